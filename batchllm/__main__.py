@@ -1,0 +1,5 @@
+"""`python -m batchllm`."""
+
+from batchllm.cli import main
+
+main()

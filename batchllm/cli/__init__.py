@@ -1,0 +1,71 @@
+"""The command line: one module per command, imported when it is called, so that `batchllm --help` imports click and little else."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    # name: (module under batchllm.cli, one line for --help)
+    "run": ("run", "Run a job, or resume it: always safe to repeat."),
+    "status": ("status", "Done, failed, pending, spend, rates, errors."),
+    "export": ("export", "Write the results: jsonl, openai, csv."),
+    "errors": ("errors", "Failures grouped by cause, each with its fix."),
+    "retry": ("retry", "Put rows back to pending."),
+    "settle": ("settle", "Settle possibly billed attempts by your word."),
+    "simulate": ("simulate", "Serve a wire-compatible provider simulator."),
+    "schema": ("schema", "JSON Schema of the spec, for editors."),
+}
+
+
+class LazyGroup(click.Group):
+    """Loads a command's module when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"batchllm.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if close:
+                raise click.UsageError(f"No such command '{args[0]}'. Did you mean '{close[0]}'?", ctx) from error
+            raise
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: batchllm run jobs/quickstart.yaml",
+)
+@click.version_option(package_name="batchllm", prog_name="batchllm")
+def cli() -> None:
+    """Ten thousand to ten million prompts overnight: every row answered once, under the cap, with a ledger that agrees with the bill."""
+
+
+def main(args: list[str] | None = None) -> Any:
+    """The console script; errors of ours end in their message and exit code, never in a traceback."""
+    from batchllm.core.errors import BatchLLMError
+
+    try:
+        cli.main(args=args, prog_name="batchllm", standalone_mode=True)
+    except BatchLLMError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,38 @@
+"""JSON by orjson, plus the one canonical form that fingerprints are taken of."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+dumps = orjson.dumps
+loads = orjson.loads
+JSONDecodeError = orjson.JSONDecodeError
+
+
+def text(value: Any) -> str:
+    """Compact JSON as str."""
+    return orjson.dumps(value).decode()
+
+
+def _normal(value: Any) -> Any:
+    # 0 and 0.0 are the same parameter but different JSON; null means "none" everywhere, so it is left out of objects.
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    if isinstance(value, dict):
+        return {str(key): _normal(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_normal(item) for item in value]
+    return value
+
+
+def canonical(value: Any) -> bytes:
+    """Sorted, compact JSON in which equal numbers look equal."""
+    return orjson.dumps(_normal(value), option=orjson.OPT_SORT_KEYS)
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of the canonical form."""
+    return sha256(canonical(value)).hexdigest()

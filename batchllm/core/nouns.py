@@ -1,0 +1,276 @@
+"""The nouns of a row's walk: Row -> Request -> Reply or Fault -> Result.
+
+All are frozen values. Unknown is None, never 0. Money is integer pico-dollars (`core.money`) until it is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+Endpoint = Literal["chat", "completions", "embeddings", "responses"]
+Status = Literal["ok", "failed"]
+Billed = Literal["no", "maybe", "yes"]
+AttemptKind = Literal["first", "retry", "repair", "fallback", "escalation"]
+
+
+class Code(StrEnum):
+    """Error codes of a row. Stable: people write scripts against them (contract 3)."""
+
+    BAD_ROW = "bad_row"
+    DUPLICATE_ID = "duplicate_id"
+    TEMPLATE = "template"
+    NO_ROUTE = "no_route"
+    TOO_LONG = "too_long"
+    REJECTED = "rejected"
+    REFUSED = "refused"
+    TRUNCATED = "truncated"
+    INVALID_OUTPUT = "invalid_output"
+    RATE_LIMITED = "rate_limited"
+    UNAVAILABLE = "unavailable"
+    TIMEOUT = "timeout"
+    BAD_RESPONSE = "bad_response"
+
+
+INPUT_CODES = frozenset({Code.BAD_ROW, Code.DUPLICATE_ID, Code.TEMPLATE, Code.NO_ROUTE})
+"""Failures of the row itself: nothing was sent for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowError:
+    """Why a row failed, as data."""
+
+    code: Code
+    message: str
+    http_status: int | None = None
+    provider_code: str | None = None
+    retryable: bool = False
+    """Whether the same request may well succeed later (`batchllm retry`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One input record, as read."""
+
+    position: int
+    """Place over all input files, from 0; bad lines counted, blank lines not."""
+    custom_id: str | None
+    """The record's own id; None when ids are row numbers or the line can't be read."""
+    identity: str
+    """What the row is matched by on resume: `id:<custom_id>`, `content:<digest>` or `bad:<digest>`; the store numbers repeats."""
+    fields: Mapping[str, Any]
+    """The record; empty when it could not be read."""
+    place: str
+    """`data/reviews.jsonl:17`, for messages."""
+    error: RowError | None = None
+    """Set when the line can't be used (`bad_row`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What a row asks for before a model is chosen: filled messages and the row's own parameters."""
+
+    endpoint: Endpoint
+    messages: Sequence[Mapping[str, Any]]
+    """Chat messages in OpenAI's form: `{"role", "content"}` and what else a message may carry."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """The row's own overrides; they win over the model's and the spec's."""
+    pin: str | None = None
+    """A name under `models` that the row asks for."""
+    named_model: str | None = None
+    """`body.model` of a Batch line that names no model of the spec; such rows are counted and routed as usual."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The logical request to one model: what a fingerprint is taken of, and what a codec encodes."""
+
+    endpoint: Endpoint
+    messages: Sequence[Mapping[str, Any]]
+    params: Mapping[str, Any]
+    """Merged parameters, OpenAI chat-completions names; no nulls."""
+    body: Mapping[str, Any] = field(default_factory=dict)
+    """Raw parts of the wire body from the model's spec, merged last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens as the provider reports them, in one form: input includes cached and cache-write tokens, output includes reasoning."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+Finish = Literal["stop", "length", "tool", "filter", "refusal", "error", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer that was understood, whatever it says."""
+
+    text: str | None
+    finish: Finish
+    finish_raw: str | None
+    usage: Usage | None
+    """None when the provider reported none, or only zeros: unknown is not zero."""
+    tool_calls: Sequence[Mapping[str, Any]] = ()
+    refusal: str | None = None
+    provider_model: str | None = None
+    service_tier: str | None = None
+    request_id: str | None = None
+    provider_cost_usd: float | None = None
+
+
+class Kind(StrEnum):
+    """What went wrong with an attempt, from the retry taxonomy. `retry.decide` turns a kind into a decision."""
+
+    UNREACHABLE = "unreachable"
+    """DNS, connection refused, TLS, connect timeout: the request never left."""
+    NETWORK = "network"
+    """Write error, reset, or a body cut short: the provider may have worked."""
+    TIMEOUT = "timeout"
+    """No complete answer within timeout_seconds."""
+    GATEWAY_TIMEOUT = "gateway_timeout"
+    """504, 524: the gateway gave up, the engine behind it may have worked."""
+    BAD_GATEWAY = "bad_gateway"
+    """502."""
+    OVERLOAD = "overload"
+    """503, 529, 498 and their texts: a refusal."""
+    RATE = "rate"
+    """A rate or concurrency limit: a refusal."""
+    RAMP = "ramp"
+    """Traffic rose too fast (`slow_down`): a refusal that also asks for a lower rate."""
+    QUOTA_DAY = "quota_day"
+    """A per-day limit: a refusal until the day's window opens."""
+    OVERSIZE = "oversize"
+    """This one request is larger than the whole limit: it can never pass."""
+    MONEY = "money"
+    """No credit, spend limit, budget of the key."""
+    AUTH = "auth"
+    """The key is wrong or may not use this."""
+    MODEL_GONE = "model_gone"
+    """Unknown, retired or unavailable model or deployment; or a limit of 0 for it."""
+    CONTEXT = "context"
+    """Prompt (plus output cap) longer than the model's window."""
+    FILTER = "filter"
+    """Content filter or policy, before or after generation."""
+    BAD_REQUEST = "bad_request"
+    """The provider rejects this request for what it is (400, 404, 413, 415, 422)."""
+    CONFLICT = "conflict"
+    """408, 409, 499: try again."""
+    SERVER = "server"
+    """500 and other 5xx."""
+    PROTOCOL = "protocol"
+    """A reply that can't be understood: HTML, 3xx, invalid JSON, no choices, an unknown finish."""
+    CUT = "cut"
+    """An answer that ended before its end: finish `error`, a stream without finish reason."""
+
+
+REFUSALS = frozenset({Kind.RATE, Kind.RAMP, Kind.QUOTA_DAY, Kind.OVERLOAD})
+"""`refusal` of contract 1: says "not now" and never uses up attempts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """An attempt without a usable answer, classified once, in the codec or the transport."""
+
+    kind: Kind
+    message: str
+    """The provider's words (to be scrubbed and cut before they are stored) or ours."""
+    http_status: int | None = None
+    provider_code: str | None = None
+    """The provider's `code`, else `type`, as text."""
+    wait_seconds: float | None = None
+    """The server's wait hint. None when there was none, or a useless one (0, negative, NaN, garbage)."""
+    billed: Billed = "no"
+    counts: bool = True
+    """Whether the attempt used up rate limits at the provider."""
+    usage: Usage | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitHint:
+    """What response headers say of one dimension (`requests` or `tokens`)."""
+
+    dimension: Literal["requests", "tokens"]
+    limit: int | None = None
+    remaining: int | None = None
+    reset_seconds: float | None = None
+    """Until the bucket is full again (not: until one may send)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The final outcome of a row: exactly one per row."""
+
+    custom_id: str | None
+    row: int
+    status: Status
+    output: Any = None
+    parsed: Any = None
+    model: str | None = None
+    provider_model: str | None = None
+    finish_reason: str | None = None
+    tool_calls: Sequence[Mapping[str, Any]] | None = None
+    usage: Usage | None = None
+    """Of the accepted attempt."""
+    cost_usd: float | None = None
+    """Sum of the known costs of all attempts of the row since its request last changed; None when none is known."""
+    attempts: int = 0
+    """Every request sent for the row."""
+    latency_seconds: float | None = None
+    """Of the accepted attempt."""
+    shared_from: str | None = None
+    input: Mapping[str, Any] | None = None
+    """The kept input columns."""
+    error: RowError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is an answer."""
+        return self.status == "ok"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The line of the results file (contract 3)."""
+        usage = self.usage
+        error = self.error
+        return {
+            "custom_id": self.custom_id,
+            "row": self.row,
+            "status": self.status,
+            "output": self.output,
+            "parsed": self.parsed,
+            "model": self.model,
+            "provider_model": self.provider_model,
+            "finish_reason": self.finish_reason,
+            "tool_calls": list(self.tool_calls) if self.tool_calls else None,
+            "usage": None
+            if usage is None
+            else {
+                "input_tokens": usage.input_tokens,
+                "output_tokens": usage.output_tokens,
+                "cached_input_tokens": usage.cached_input_tokens,
+                "cache_write_tokens": usage.cache_write_tokens,
+                "reasoning_tokens": usage.reasoning_tokens,
+            },
+            "cost_usd": self.cost_usd,
+            "attempts": self.attempts,
+            "latency_seconds": self.latency_seconds,
+            "shared_from": self.shared_from,
+            "input": dict(self.input) if self.input is not None else None,
+            "error": None
+            if error is None
+            else {
+                "code": str(error.code),
+                "message": error.message,
+                "http_status": error.http_status,
+                "provider_code": error.provider_code,
+                "retryable": error.retryable,
+            },
+        }
