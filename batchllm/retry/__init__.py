@@ -1,0 +1,1 @@
+"""What to do after an attempt, as pure functions: no loop, no clock, no sleeping; randomness comes in as an argument."""

@@ -1,0 +1,1 @@
+"""Sockets: the only room that imports aiohttp."""

@@ -1,0 +1,72 @@
+"""What the engine is given from outside, so that a test, a notebook and a terminal can run the same engine."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from batchllm.core.clock import Clock
+from batchllm.core.events import Listener, RowsCompared
+from batchllm.core.nouns import Result
+from batchllm.core.wire import Transport
+from batchllm.spec import ModelSpec
+
+AskChange = Callable[[RowsCompared], str]
+"""Asks a person what to do about changed answers: `rerun`, `keep` or `refuse`."""
+OnResult = Callable[[list[Result]], None]
+
+
+def _deaf(event: object) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deps:
+    """The outside world of one run."""
+
+    clock: Clock
+    environ: Mapping[str, str]
+    rng: random.Random = field(default_factory=random.Random)
+    inline: bool = False
+    """Work in the loop's thread instead of threads of its own (virtual time)."""
+    listener: Listener = _deaf
+    transports: Callable[[str, ModelSpec], Transport | None] = lambda _name, _spec: None
+    """A transport for a model, by name; None: the usual one."""
+    ask_change: AskChange | None = None
+    """None: nobody is there to be asked."""
+    on_result: OnResult | None = None
+    """Called with results after their commit."""
+    before_send: Callable[[], Awaitable[None]] | None = None
+    """Waits while the reader of results is behind."""
+    signals: bool = False
+    """Whether SIGINT and SIGTERM are this run's (main thread only)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Flags that hold for one run; what a spec key can say is in the spec."""
+
+    limit: int | None = None
+    """Only the first N rows."""
+    sample_fraction: float | None = None
+    sample_count: int | None = None
+    retry_failed: frozenset[str] | None = None
+    """Codes of failed rows to try again; empty: all of them; None: leave them alone."""
+    if_running: str = "fail"
+    """fail | wait (skip is the command line's)."""
+    stream: BinaryIO | None = None
+    """Rows as JSONL from a pipe, instead of the spec's input."""
+    records: Iterable[Any] | None = None
+    """Rows as dicts, instead of the spec's input."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What is written into the store's `runs`."""
+        options: dict[str, Any] = {}
+        for name in ("limit", "sample_fraction", "sample_count"):
+            if getattr(self, name) is not None:
+                options[name] = getattr(self, name)
+        if self.retry_failed is not None:
+            options["retry_failed"] = sorted(self.retry_failed)
+        return options

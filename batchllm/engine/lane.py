@@ -1,0 +1,163 @@
+"""A lane: everything that is fixed for one model in one run - who it is, what it costs, how it is spoken to, whether it is up.
+
+Its workers take rows from its queue; a row that only waits for its next try parks, and another worker may start in its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from batchllm.admit import LimitGroup, Purse
+from batchllm.admit.admission import Queue
+from batchllm.core.nouns import Draft, Request
+from batchllm.core.wire import Transport
+from batchllm.cost import Prices, same_or_snapshot
+from batchllm.providers.openai import OpenAIChat
+from batchllm.rows.request import merge
+from batchllm.spec import ModelSpec
+from batchllm.store import Deployment
+from batchllm.tokens import Counter, Learnt, output_cap
+
+FAULTS_IN_A_ROW = 5
+"""Connection faults without an answer in between after which an endpoint counts as down."""
+_FIRST_OUTPUT_GUESS = 256
+"""Tokens that an answer is expected to have, until the first ones came, where no cap says it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A request, ready for admission at one lane."""
+
+    request: Request
+    estimate: int
+    """Input tokens, as far as the counter knows."""
+    amounts: dict[str, float]
+    """What the limits charge for it."""
+    reserve_pico: int | None
+    """The most that it can cost; None: no price or no bound is known."""
+
+
+class Outage:
+    """Whether an endpoint is down, and since when."""
+
+    __slots__ = ("down", "first_at", "probes", "streak", "words")
+
+    def __init__(self) -> None:
+        self.streak = 0
+        self.first_at = 0.0
+        self.down = False
+        self.probes = 0
+        self.words = ""
+
+    def fault(self, now: float, words: str) -> None:
+        """A fault that an endpoint in trouble gives."""
+        if self.streak == 0:
+            self.first_at = now
+        self.streak += 1
+        self.words = words
+
+    def over(self) -> None:
+        """An answer came, whatever it said."""
+        self.streak = 0
+        self.down = False
+        self.probes = 0
+
+
+class Lane:
+    """One model's part of the run."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        spec: ModelSpec,
+        deployment: Deployment,
+        deployment_id: int,
+        codec: OpenAIChat,
+        transport: Transport,
+        counter: Counter,
+        prices: Callable[[str, float], Prices | None],
+        documented_output: int | None,
+        own: LimitGroup,
+        shared: tuple[LimitGroup, ...],
+        queue: Queue,
+        purse: Purse,
+        answered: bool,
+        spec_request: dict[str, object],
+        width: int,
+        learnt: Learnt,
+        refunds_output: bool = True,
+    ) -> None:
+        self.name = name
+        self.spec = spec
+        self.deployment = deployment
+        self.deployment_id = deployment_id
+        self.codec = codec
+        self.transport = transport
+        self.counter = counter
+        self.own = own
+        self.shared = shared
+        self.queue = queue
+        self.purse = purse
+        self.simulated = spec.provider == "simulated"
+        self.answered = answered
+        """Whether it ever answered in this store; one that never did and is refused for good stops the run."""
+        self.out: str | None = None
+        """Why it is out for this run."""
+        self.outage = Outage()
+        self.backlog: asyncio.Queue[object] = asyncio.Queue(maxsize=2 * width + 64)
+        self.width = width
+        self.tags = spec.provider in {"openai", "simulated"}
+        self._spec_request = spec_request
+        self._prices = prices
+        self._documented_output = documented_output
+        self._learnt = learnt
+        self._output_mean = float(_FIRST_OUTPUT_GUESS)
+        self.refunds_output = refunds_output
+        # Workers.
+        self.workers = 0
+        self.idle = 0
+        self.parked = 0
+        self.closed = False
+
+    def request(self, draft: Draft) -> Request:
+        """The logical request of a row to this model."""
+        return merge(draft, spec_request=self._spec_request, model_request=self.spec.request, body=self.spec.body)
+
+    def prices(self, utc: float) -> Prices | None:
+        """What the asked model costs now."""
+        return self._prices(self.spec.model, utc)
+
+    def prices_of_answer(self, answered: str | None, utc: float) -> Prices | None:
+        """What the answer is priced by: the answered model if it is a dated snapshot of the asked one and in the book, else the asked one."""
+        if answered is not None and answered != self.spec.model and same_or_snapshot(self.spec.model, answered):
+            return self._prices(answered, utc) or self.prices(utc)
+        return self.prices(utc)
+
+    def prepare(self, request: Request, utc: float) -> Prepared:
+        """Counts and bounds a request. Microseconds: once per row."""
+        params = {**request.params, **request.body} if request.body else request.params
+        estimate, bound = self.counter.both(request.messages, params)
+        cap = output_cap(params)
+        if cap is None:
+            cap = self._documented_output
+        reserve = None
+        prices = self.prices(utc)
+        if prices is not None and bound is not None and cap is not None:
+            reserve = prices.worst(bound, cap)
+        asked = output_cap(params)
+        tokens = self._learnt.corrected(self.name, estimate)
+        output = asked if asked is not None else self._output_mean
+        return Prepared(request=request, estimate=estimate, amounts={"rpm": 1.0, "tpm": tokens + output}, reserve_pico=reserve)
+
+    def learn(self, estimate: int, input_tokens: int, output_tokens: int) -> None:
+        """What an answer used; the next reservations at the rate limits follow it."""
+        self._learnt.observe(self.name, estimate, input_tokens)
+        self._output_mean += (max(output_tokens, 1) - self._output_mean) * 0.05
+
+    @property
+    def groups(self) -> tuple[LimitGroup, ...]:
+        """The groups that a refusal pauses: its own, and those it shares with other models (not the run's slots)."""
+        return (self.own, *self.shared)

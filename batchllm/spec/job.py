@@ -1,0 +1,199 @@
+"""The whole spec as one frozen value, with the paths that follow from it.
+
+Relative paths are relative to the spec's folder. `${VAR}` stays as written in every attribute, so that nothing secret reaches the store; the methods
+that take `environ` fill it in.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
+
+from batchllm.core import json
+from batchllm.spec.deadline import FORMS, is_deadline
+from batchllm.spec.findings import Written, shown
+from batchllm.spec.model import ModelSpec, Request
+from batchllm.spec.parts import (
+    BudgetSpec,
+    Cache,
+    ContextSpec,
+    Dedupe,
+    Input,
+    LimitGroupSpec,
+    MaxFailedKey,
+    OutputSpec,
+    OverridesSpec,
+    RetrySpec,
+    Route,
+)
+from batchllm.spec.prompt import Prompt
+from batchllm.spec.values import Count, Expandable, Flag, Part, Text, wrong
+from batchllm.spec.variables import expand, literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a spec comes from: enough to build it again with other changes."""
+
+    written: Written = field(default_factory=lambda: Written(data={}))
+    """Before `changes`."""
+    text: str = "{}"
+    path: Path | None = None
+    folder: Path = field(default_factory=Path.cwd)
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _name(value: str) -> str:
+    if value in {".", ".."} or any(character in "/\\" or ord(character) < 32 for character in value) or len(value.encode(errors="replace")) > 200:
+        wrong(f"names the store and the results, so it must be a file name without slashes, got {shown(value)}")
+    return value
+
+
+def _deadline(value: str) -> str:
+    return value if is_deadline(value) else wrong(f"{FORMS}, got {shown(value)}")
+
+
+class JobSpec(Part):
+    """A job: what is asked of which models, within which limits, for how much. Keys as in a spec file; see `batchllm schema`."""
+
+    name: Annotated[Text, AfterValidator(_name)] = "job"
+    """Names the store and the results; default: the file's stem."""
+    input: Input | None = None
+    """Where the rows come from: a path, a glob, a list of them, or {path, types, delimiter, encoding}."""
+    id: Text | None = None
+    """Column that holds `custom_id`; default: "custom_id" if the first readable row has it, else the row number."""
+    prompt: Prompt | None = None
+    """A text, {file: PATH}, system and user, or messages. Without it rows carry their own prompt or messages."""
+    overrides: OverridesSpec = OverridesSpec()
+    """Columns by which a row may pin a model or override parameters."""
+    request: Request = Field(default_factory=dict)
+    """Parameters of every request, with the names of OpenAI's chat completions, for every provider."""
+    endpoint: Literal["chat", "completions", "embeddings", "responses"] = "chat"
+    """What is called."""
+    concurrency: Count | None = None
+    """Requests in flight in the whole run; default: automatic."""
+    models: dict[str, ModelSpec]
+    """Models by a name of your own."""
+    limit_groups: dict[str, LimitGroupSpec] = Field(default_factory=dict)
+    """Limits that several models share."""
+    routes: tuple[Route, ...] = ()
+    """Which rows go to which models; the first rule that matches wins. Optional with a single model."""
+    output: OutputSpec = OutputSpec()
+    """What a good answer is, and what is kept with it."""
+    samples: Count | None = None
+    """Independent answers per row."""
+    stream: Flag = False
+    """Whether answers are streamed."""
+    retry: RetrySpec = RetrySpec()
+    """How long and how often to try."""
+    budget: BudgetSpec = BudgetSpec()
+    """Hard caps over the store's whole life."""
+    deadline: Annotated[str, AfterValidator(_deadline)] | None = None
+    """Local time (the next one after the run's start), ISO time, or a duration such as 8h."""
+    prefer: Literal["order", "cheapest", "fastest"] = "order"
+    """How models are chosen within a route."""
+    context: ContextSpec = ContextSpec()
+    """What is done about prompts that are too long."""
+    dedupe: Dedupe = "auto"
+    """Whether identical requests share one answer; auto: only at temperature 0, with a seed, or for embeddings."""
+    cache: Cache = False
+    """Whether answers are reused across jobs: true, or the path of a cache."""
+    prompt_cache: Literal["auto", "off", "5m", "1h"] = "auto"
+    """How long the provider keeps shared beginnings of prompts."""
+    on_change: Literal["ask", "rerun", "keep", "refuse"] = "ask"
+    """What happens to ok answers whose request changed; ask: on a terminal, otherwise refuse."""
+    max_failed: MaxFailedKey | None = None
+    """A count or a percentage of failed rows that still is success; clearly above it the run stops early."""
+    keep_bodies: Literal["all", "failed", "none"] = "all"
+    """Which of the provider's bodies the store keeps."""
+    durability: Literal["full", "normal"] = "full"
+    """full survives a power cut, normal a kill -9."""
+    compress: Flag = False
+    """Whether stored bodies are compressed."""
+    store: Expandable | None = None
+    """Path of the store; default: <name>.db beside the spec. `${VAR}` is expanded."""
+    results: Expandable | None = None
+    """Path of the results, the extension picks the format; `none` writes none. Default: <name>.results.jsonl beside the spec. `${VAR}` is expanded."""
+
+    _source: Source = PrivateAttr(default_factory=Source)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single_route(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("routes") in (None, []) and isinstance(data.get("models"), dict) and len(data["models"]) == 1:
+            return {**data, "routes": [{"use": list(data["models"])}]}
+        return data
+
+    @property
+    def path(self) -> Path | None:
+        """The spec's file; None for a job built in code."""
+        return self._source.path
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths are relative to."""
+        return self._source.folder
+
+    @property
+    def text(self) -> str:
+        """The spec as written, `${VAR}` unexpanded; canonical JSON for a job built in code."""
+        return self._source.text
+
+    @property
+    def overrides_text(self) -> str | None:
+        """What `--set` and the like changed, as JSON of dotted keys; None when nothing."""
+        return json.text(dict(self._source.changes)) if self._source.changes else None
+
+    def store_path(self, environ: Mapping[str, str]) -> Path:
+        """The store's path, absolute when the folder is."""
+        return self.folder / (expand(self.store, environ, key="store") if self.store is not None else f"{self.name}.db")
+
+    def results_path(self, environ: Mapping[str, str]) -> Path | None:
+        """The results' path; None when none are to be written."""
+        if self.results == "none":
+            return None
+        return self.folder / (expand(self.results, environ, key="results") if self.results is not None else f"{self.name}.results.jsonl")
+
+    def input_patterns(self, environ: Mapping[str, str]) -> tuple[str, ...]:
+        """Paths and globs of the input, relative ones put under the folder; `-` (stdin) stays. Empty without an input."""
+        if self.input is None:
+            return ()
+        return tuple(self._pattern(expand(text, environ, key="input")) for text in self.input.paths)
+
+    def with_changes(self, **dotted: Any) -> JobSpec:
+        """This spec with other values, e.g. `with_changes(**{"budget.usd": 5})`; checked like a new one. SpecError for a bad key or value.
+
+        Dollars of a path from the command line are escaped by `literal`, and such a path is made absolute by who knows the current folder.
+        """
+        from batchllm.spec.assemble import assemble
+
+        return assemble(self._source, changes=dotted, label=None)
+
+    def simulated(self) -> JobSpec:
+        """This job with every model simulated (`run --simulate`): model ids, prices, limits and seeds stay; store and results become `<name>.sim.*`."""
+        models = {
+            name: spec.model_copy(update={"provider": "simulated", "base_url": None, "api_key_env": None, "headers": {}})
+            for name, spec in self.models.items()
+        }
+        return self.model_copy(
+            update={"models": models, "store": literal(f"{self.name}.sim.db"), "results": literal(f"{self.name}.sim.results.jsonl")},
+        )
+
+    def _pattern(self, text: str) -> str:
+        if text == "-" or Path(text).is_absolute():
+            return text
+        # A bracket in the folder's name must not be read as a glob; a plain path stays readable.
+        folder = glob.escape(str(self.folder)) if glob.has_magic(text) else str(self.folder)
+        return str(Path(folder) / text)
+
+
+def built(data: Mapping[str, Any], source: Source) -> JobSpec:
+    """The spec of complete, already changed data; pydantic's ValidationError says what is wrong."""
+    job = JobSpec.model_validate(data, context={"folder": source.folder})
+    job._source = source  # noqa: SLF001 - set once, here, before anyone sees it
+    return job

@@ -1,0 +1,252 @@
+"""The schema of the store, as append-only migrations, and the public views on it.
+
+Public names (contract 5) are views where the stored form is narrower: money is stored as integer pico-dollars and times as seconds since 1970, the views
+show `_usd` and ISO times. Never edit a migration that was released: append one. Views are dropped and made anew at each upgrade, so they may change freely.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+APPLICATION_ID = 0x62_6C_6C_6D  # "bllm"
+VERSION = 1
+"""The number of the newest migration; a store with a larger `user_version` was written by a newer program."""
+
+_FIRST = """
+CREATE TABLE job (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    job_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    spec TEXT NOT NULL,
+    spec_path TEXT,
+    folder TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    version TEXT NOT NULL,
+    inputs TEXT,
+    spec_digest TEXT,
+    numbered INTEGER,
+    total_rows INTEGER
+);
+CREATE TABLE runs (
+    run INTEGER PRIMARY KEY,
+    started_at REAL NOT NULL,
+    ended_at REAL,
+    pid INTEGER NOT NULL,
+    host TEXT NOT NULL,
+    version TEXT NOT NULL,
+    options TEXT NOT NULL,
+    exit_code INTEGER,
+    stopped_by TEXT,
+    message TEXT,
+    limited_by TEXT,
+    cap_pico INTEGER,
+    seen_at REAL
+);
+CREATE TABLE deployments (
+    deployment INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    base_url TEXT NOT NULL,
+    model TEXT NOT NULL,
+    UNIQUE (name, provider, base_url, model)
+);
+CREATE TABLE rows (
+    row_key INTEGER PRIMARY KEY,
+    identity TEXT NOT NULL,
+    nth INTEGER NOT NULL DEFAULT 1,
+    row INTEGER,
+    custom_id TEXT,
+    state INTEGER NOT NULL DEFAULT 0,
+    pin TEXT,
+    failures_after INTEGER NOT NULL DEFAULT 0,
+    cost_after INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX rows_identity ON rows (identity, nth);
+CREATE INDEX rows_row ON rows (row);
+CREATE TABLE answers (
+    row_key INTEGER PRIMARY KEY,
+    status TEXT NOT NULL,
+    output TEXT,
+    parsed TEXT,
+    deployment INTEGER,
+    provider_model TEXT,
+    finish_reason TEXT,
+    tool_calls TEXT,
+    input_tokens INTEGER,
+    output_tokens INTEGER,
+    cached_input_tokens INTEGER,
+    cache_write_tokens INTEGER,
+    reasoning_tokens INTEGER,
+    cost_pico INTEGER,
+    attempts INTEGER NOT NULL,
+    latency_seconds REAL,
+    error_code TEXT,
+    error_message TEXT,
+    error_http_status INTEGER,
+    error_provider_code TEXT,
+    error_retryable INTEGER,
+    shared_from TEXT,
+    fingerprint TEXT,
+    run INTEGER NOT NULL,
+    finished_at REAL NOT NULL,
+    input TEXT,
+    attempt_id INTEGER
+);
+CREATE TABLE attempt_log (
+    attempt_id INTEGER PRIMARY KEY,
+    row_key INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    deployment INTEGER NOT NULL,
+    simulated INTEGER NOT NULL,
+    started_at REAL NOT NULL,
+    reserved_pico INTEGER,
+    price_version TEXT,
+    run INTEGER NOT NULL,
+    ended_at REAL,
+    http_status INTEGER,
+    outcome TEXT NOT NULL DEFAULT 'in_flight',
+    counted INTEGER NOT NULL DEFAULT 0,
+    refused INTEGER NOT NULL DEFAULT 0,
+    billed TEXT NOT NULL DEFAULT 'maybe',
+    cost_pico INTEGER,
+    provider_cost_usd REAL,
+    input_tokens INTEGER,
+    output_tokens INTEGER,
+    cached_input_tokens INTEGER,
+    cache_write_tokens INTEGER,
+    reasoning_tokens INTEGER,
+    request_id TEXT,
+    message TEXT,
+    settled INTEGER
+);
+CREATE INDEX attempt_log_row ON attempt_log (row_key);
+CREATE TABLE bodies (
+    attempt_id INTEGER PRIMARY KEY,
+    row_key INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    request TEXT,
+    response TEXT
+);
+CREATE TABLE history (
+    id INTEGER PRIMARY KEY,
+    replaced_at REAL NOT NULL,
+    reason TEXT NOT NULL,
+    row_key INTEGER NOT NULL,
+    custom_id TEXT,
+    status TEXT NOT NULL,
+    output TEXT,
+    parsed TEXT,
+    model TEXT,
+    provider_model TEXT,
+    finish_reason TEXT,
+    tool_calls TEXT,
+    input_tokens INTEGER,
+    output_tokens INTEGER,
+    cached_input_tokens INTEGER,
+    cache_write_tokens INTEGER,
+    reasoning_tokens INTEGER,
+    cost_pico INTEGER,
+    cost_usd REAL GENERATED ALWAYS AS (cost_pico / 1e12) VIRTUAL,
+    attempts INTEGER,
+    latency_seconds REAL,
+    error_code TEXT,
+    error_message TEXT,
+    fingerprint TEXT,
+    run INTEGER,
+    finished_at REAL
+);
+CREATE INDEX history_row ON history (row_key);
+CREATE TABLE batches (
+    batch_id TEXT PRIMARY KEY,
+    deployment INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    ended_at REAL,
+    rows INTEGER NOT NULL
+);
+CREATE TABLE settlements (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    word TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    reserved_pico INTEGER NOT NULL,
+    billed_pico INTEGER NOT NULL,
+    simulated INTEGER NOT NULL
+);
+"""
+
+_TIME = "strftime('%Y-%m-%dT%H:%M:%fZ', {0}, 'unixepoch')"
+
+VIEWS = {
+    "results": f"""
+SELECT r.row_key, r.row, r.custom_id, a.status, a.output, a.parsed, d.name AS model, a.provider_model, a.finish_reason,
+       a.input_tokens, a.output_tokens, a.cached_input_tokens, a.cache_write_tokens, a.reasoning_tokens,
+       a.cost_pico / 1e12 AS cost_usd, a.attempts, a.latency_seconds, a.error_code, a.error_message, a.shared_from,
+       a.fingerprint, a.run, {_TIME.format("a.finished_at")} AS finished_at, a.input,
+       a.tool_calls, a.error_http_status, a.error_provider_code, a.error_retryable, a.attempt_id
+FROM rows r JOIN answers a ON a.row_key = r.row_key LEFT JOIN deployments d ON d.deployment = a.deployment
+WHERE r.row IS NOT NULL
+""",
+    "attempts": f"""
+SELECT l.row_key, r.custom_id, l.attempt, l.kind, d.name AS model, {_TIME.format("l.started_at")} AS started_at, {_TIME.format("l.ended_at")} AS ended_at,
+       l.http_status, l.outcome, l.billed, l.reserved_pico / 1e12 AS reserved_usd, l.cost_pico / 1e12 AS cost_usd, l.request_id, l.run,
+       l.attempt_id, l.counted, l.refused, l.simulated, l.price_version, l.provider_cost_usd, l.input_tokens, l.output_tokens, l.cached_input_tokens,
+       l.cache_write_tokens, l.reasoning_tokens, l.message, l.settled, l.reserved_pico, l.cost_pico
+FROM attempt_log l JOIN rows r ON r.row_key = l.row_key JOIN deployments d ON d.deployment = l.deployment
+""",
+    "summary": """
+SELECT j.name AS job, j.total_rows AS total,
+       (SELECT count(*) FROM rows WHERE row IS NOT NULL AND state = 1) AS ok,
+       (SELECT count(*) FROM rows WHERE row IS NOT NULL AND state = 2) AS failed,
+       (SELECT count(*) FROM rows WHERE row IS NOT NULL AND state = 0) AS pending_known,
+       (SELECT count(*) FROM attempt_log) AS attempts,
+       (SELECT sum(cost_pico) / 1e12 FROM attempt_log WHERE NOT simulated) AS cost_usd,
+       (SELECT sum(reserved_pico) / 1e12 FROM attempt_log WHERE NOT simulated AND billed = 'maybe') AS reserved_usd,
+       (SELECT sum(cost_pico) / 1e12 FROM attempt_log WHERE simulated) AS simulated_cost_usd,
+       (SELECT sum(reserved_pico) / 1e12 FROM attempt_log WHERE simulated AND billed = 'maybe') AS simulated_reserved_usd
+FROM job j
+""",
+    "errors": """
+SELECT a.error_code AS code, a.error_http_status AS http_status, a.error_provider_code AS provider_code, d.name AS model,
+       count(*) AS rows, min(r.row) AS first_row, min(r.custom_id) AS example_id, min(a.error_message) AS example
+FROM answers a JOIN rows r ON r.row_key = a.row_key LEFT JOIN deployments d ON d.deployment = a.deployment
+WHERE a.status = 'failed' AND r.row IS NOT NULL
+GROUP BY 1, 2, 3, 4 ORDER BY rows DESC
+""",
+    "spend_by_model": """
+SELECT d.name AS model, d.provider, d.model AS model_id, l.simulated, count(*) AS attempts,
+       sum(l.cost_pico) / 1e12 AS cost_usd, sum(CASE WHEN l.billed = 'maybe' THEN l.reserved_pico END) / 1e12 AS reserved_usd,
+       sum(l.input_tokens) AS input_tokens, sum(l.output_tokens) AS output_tokens
+FROM attempt_log l JOIN deployments d ON d.deployment = l.deployment GROUP BY l.deployment, l.simulated
+""",
+    "spend_by_day": """
+SELECT strftime('%Y-%m-%d', l.started_at, 'unixepoch') AS day, l.simulated, count(*) AS attempts, sum(l.cost_pico) / 1e12 AS cost_usd,
+       sum(CASE WHEN l.billed = 'maybe' THEN l.reserved_pico END) / 1e12 AS reserved_usd,
+       sum(l.input_tokens) AS input_tokens, sum(l.output_tokens) AS output_tokens
+FROM attempt_log l GROUP BY 1, 2
+""",
+}
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Brings a store to this program's schema; each migration is one transaction, recorded by sqlite-utils."""
+    # sqlite-utils is slow to import; only a store that is really opened for writing needs it.
+    from sqlite_utils import Database, Migrations
+
+    migrations = Migrations("batchllm")
+
+    @migrations(name="0001_first")
+    def first(db: Database) -> None:
+        for statement in _FIRST.split(";\n"):
+            if statement.strip():
+                db.execute(statement)
+
+    # Plug-ins of the user's sqlite-utils must not touch the store.
+    migrations.apply(Database(connection, execute_plugins=False))
+    connection.execute("BEGIN IMMEDIATE")
+    for name, query in VIEWS.items():
+        connection.execute(f"DROP VIEW IF EXISTS {name}")
+        connection.execute(f"CREATE VIEW {name} AS {query}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
