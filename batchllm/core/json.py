@@ -18,7 +18,7 @@ def text(value: Any) -> str:
 
 
 def _normal(value: Any) -> Any:
-    # 0 and 0.0 are the same parameter but different JSON; null means "none" everywhere, so it is left out of objects.
+    # 0 and 0.0 are the same parameter but different JSON. Fingerprints rest on this form: never change it.
     if isinstance(value, float):
         return int(value) if value.is_integer() and abs(value) < 2**53 else value
     if isinstance(value, dict):

@@ -14,6 +14,7 @@ from batchllm.admit.admission import Queue
 from batchllm.core.nouns import Draft, Request
 from batchllm.core.wire import Transport
 from batchllm.cost import Prices, same_or_snapshot
+from batchllm.engine.work import Work
 from batchllm.providers.openai import OpenAIChat
 from batchllm.rows.request import merge
 from batchllm.spec import ModelSpec
@@ -78,7 +79,7 @@ class Lane:
         codec: OpenAIChat,
         transport: Transport,
         counter: Counter,
-        prices: Callable[[str, float], Prices | None],
+        prices: Callable[[str, float, str | None], Prices | None],
         documented_output: int | None,
         own: LimitGroup,
         shared: tuple[LimitGroup, ...],
@@ -107,7 +108,10 @@ class Lane:
         self.out: str | None = None
         """Why it is out for this run."""
         self.outage = Outage()
-        self.backlog: asyncio.Queue[object] = asyncio.Queue(maxsize=2 * width + 64)
+        self.backlog: asyncio.Queue[Work | None] = asyncio.Queue()
+        self.taken = asyncio.Event()
+        """Set when a row left a full queue, and when the run stops."""
+        self.backlog_limit = 2 * width + 64
         self.width = width
         self.tags = spec.provider in {"openai", "simulated"}
         self._spec_request = spec_request
@@ -126,15 +130,18 @@ class Lane:
         """The logical request of a row to this model."""
         return merge(draft, spec_request=self._spec_request, model_request=self.spec.request, body=self.spec.body)
 
-    def prices(self, utc: float) -> Prices | None:
+    def prices(self, utc: float, tier: str | None = None) -> Prices | None:
         """What the asked model costs now."""
-        return self._prices(self.spec.model, utc)
+        return self._prices(self.spec.model, utc, tier)
 
-    def prices_of_answer(self, answered: str | None, utc: float) -> Prices | None:
-        """What the answer is priced by: the answered model if it is a dated snapshot of the asked one and in the book, else the asked one."""
+    def prices_of_answer(self, answered: str | None, utc: float, tier: str | None) -> Prices | None:
+        """What the answer is priced by: the answered model if it is a dated snapshot of the asked one and in the book, else the asked one.
+
+        `tier`: the service tier that the answer names, else the one that was asked for.
+        """
         if answered is not None and answered != self.spec.model and same_or_snapshot(self.spec.model, answered):
-            return self._prices(answered, utc) or self.prices(utc)
-        return self.prices(utc)
+            return self._prices(answered, utc, tier) or self.prices(utc, tier)
+        return self.prices(utc, tier)
 
     def prepare(self, request: Request, utc: float) -> Prepared:
         """Counts and bounds a request. Microseconds: once per row."""
@@ -144,7 +151,7 @@ class Lane:
         if cap is None:
             cap = self._documented_output
         reserve = None
-        prices = self.prices(utc)
+        prices = self.prices(utc, params.get("service_tier"))
         if prices is not None and bound is not None and cap is not None:
             reserve = prices.worst(bound, cap)
         asked = output_cap(params)

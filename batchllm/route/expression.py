@@ -289,7 +289,9 @@ class _Parser:
     def _grow(self) -> None:
         self._parts += 1
         if self._parts > PARTS:
-            raise SyntaxProblem(f"has more than {PARTS} operations; for a long list of values write `x in ['a', 'b', ...]`", self._tokens[self._at - 1].start + 1)
+            raise SyntaxProblem(
+                f"has more than {PARTS} operations; for a long list of values write `x in ['a', 'b', ...]`", self._tokens[self._at - 1].start + 1
+            )
 
     def _constant(self, value: Any, token: Token) -> Node:
         return Node(run=lambda *_: value, text=self._source[token.start : token.end])

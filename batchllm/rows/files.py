@@ -43,7 +43,8 @@ class InputFile:
     @property
     def delimiter(self) -> str:
         """What separates cells when the spec doesn't say: a tab in `.tsv`, else a comma."""
-        return "\t" if ".tsv" in self.path.suffixes[-2:] else ","
+        suffixes = [suffix.lower() for suffix in self.path.suffixes]
+        return "\t" if suffixes[-2 if self.compression else -1] == ".tsv" else ","
 
 
 def resolve(patterns: Sequence[str], *, base: Path | None = None) -> tuple[InputFile, ...]:

@@ -73,8 +73,11 @@ def blocks(stream: BinaryIO, name: str, *, cap: int = LINE_BYTES, decode: Callab
                 lines[0] = long.end(head)
                 long = None
             elif parts:
-                lines[0] = b"".join((*parts, head))
+                lines[0] = _Long(parts).end(head) if size + len(head) > cap else b"".join((*parts, head))
             parts, size = [], 0
+            if cap < _BLOCK:
+                # Only then can a line within one block be too long; the cap holds wherever blocks happen to end.
+                lines = [_Long([item]).end(b"") if isinstance(item, bytes) and len(item) > cap else item for item in lines]
             line += len(lines)
             yield lines
         if last:

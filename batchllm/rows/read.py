@@ -157,14 +157,14 @@ def _too_long(line: Line, place: str, records: Records) -> Row:
 
 def _why(line: bytes, error: orjson.JSONDecodeError) -> str:
     try:
-        line.decode()
+        text = line.decode()
     except UnicodeDecodeError as wrong:
         return f"is not UTF-8 at byte {wrong.start}; save the file as UTF-8"
     # The rest of the decoder's text is a position in this very line.
     problem = f"is not JSON: {error.msg} at column {error.colno}"
-    if line[error.pos :].lstrip(b"-").startswith((b"NaN", b"Infinity")):
+    if text[error.pos :].lstrip("-").startswith(("NaN", "Infinity")):
         return f"{problem}; NaN and Infinity are no JSON, write null"
-    if error.pos >= len(line.rstrip()):
+    if error.pos >= len(text.rstrip()):
         return f"{problem}; the line is cut off, a row must be on one line"
     return f"{problem}; mend the line"
 

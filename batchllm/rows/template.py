@@ -2,8 +2,8 @@
 
 Traps of the engine that are closed here: it shows Python's own words for null, true and objects (a finalizer writes JSON instead, and nothing for null); a
 row's objects stay Python objects whose methods a template could call (it works on a copy, and what is no JSON value never gets into a prompt);
-`tojson` escapes `<` for HTML (ours doesn't); `random` would give every run another prompt (it is taken out). Left as in Jinja: `~` and `|string` write
-Python's words for objects, use `|tojson` there.
+`tojson` escapes `<` for HTML (ours doesn't); `random` would give every run another prompt (it is taken out). Left as they are: `~` and
+`|string` write Python's words for objects (use `|tojson` there), and the engine hands a whole float on as an integer, so that `{{ 5.0 }}` is shown as 5.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Text:
                 column = rest.partition(".")[0]
                 if column not in _METHODS or not re.search(rf"\brow\s*\.\s*{column}\s*\(", tags):
                     seen.add(column)
-            elif head not in _NOT_DATA and head not in self._engine.builtins:
+            elif head not in _NOT_DATA and not (head in self._engine.builtins and re.search(rf"(?<![\w.]){head}\s*\(", tags)):
+                # `range` without a call means a column.
                 seen.add(head)
         # Not among the engine's names; a template that sets its own `row` is left alone.
         if re.search(r"\brow\b", tags) and not re.search(r"\bset\s+row\b", tags):

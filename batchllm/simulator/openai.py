@@ -123,7 +123,7 @@ class OpenAIChat:
 
 def _limit_headers(found: dict[str, str], dimension: str, bucket: Bucket) -> None:
     # Told over the whole limit even when the bucket is smaller, as providers do: used = limit * reset / 60 s holds for any size.
-    used = max(bucket.limit - bucket.level, 0.0) + 1
+    used = max(bucket.used(), 0.0)
     found[f"x-ratelimit-limit-{dimension}"] = str(bucket.limit)
     found[f"x-ratelimit-remaining-{dimension}"] = str(max(int(bucket.limit - used + 1e-6), 0))
     found[f"x-ratelimit-reset-{dimension}"] = openai_errors.go_duration(used / bucket.rate)

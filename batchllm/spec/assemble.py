@@ -12,7 +12,7 @@ from batchllm.core.errors import Problem, SpecError
 from batchllm.spec.changes import apply
 from batchllm.spec.check import check
 from batchllm.spec.explain import explain
-from batchllm.spec.findings import Finding, locate
+from batchllm.spec.findings import Finding, dotted, locate
 from batchllm.spec.job import JobSpec, Source, built
 from batchllm.spec.reading import plain_data
 from batchllm.spec.unsupported import unsupported
@@ -33,6 +33,9 @@ def assemble(source: Source, *, changes: Mapping[str, Any] | None = None, label:
     except ValidationError as error:
         findings += explain(error, written.data)
     findings += check(written.data)
+    # A value that could not be read lacks what was written in it.
+    unread = {problem.path for problem in problems}
+    findings = [finding for finding in findings if finding.at != "missing" or dotted(finding.path[:-1]) not in unread or len(finding.path) == 1]
     everything = [*problems, *change_problems, *locate(findings, written)]
     if everything or job is None:
         raise SpecError(sorted(everything, key=lambda problem: (problem.line or 0, problem.column or 0)))

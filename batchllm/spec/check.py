@@ -66,9 +66,9 @@ def _model(path: Path, model: Mapping[str, Any], data: Mapping[str, Any]) -> Ite
             if problem:
                 yield Finding(path=(*path, "body", key), at="key", message=problem)
     price = model.get("price")
-    if isinstance(price, dict) and data.get("endpoint", "chat") in {"chat", None}:
+    if isinstance(price, dict) and data.get("endpoint") in (None, "chat"):
         for key in ("input", "output"):
-            if price.get(key) is None:
+            if price.get(key) is None and any(value is not None for value in price.values()):
                 yield Finding(path=(*path, "price", key), at="missing", message="a price needs both `input` and `output` (0 for free)")
 
 

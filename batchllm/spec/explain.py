@@ -31,6 +31,8 @@ def explain(error: ValidationError, data: Mapping[str, Any]) -> list[Finding]:
         if detail["type"] == "missing":
             if (*written_path(data, path[:-1]), path[-1]) not in guessed:
                 findings.append(Finding(path=path, at="missing", message="this key is required"))
+        elif detail["type"] == "too_short" and any(other["loc"][: len(path)] == path != other["loc"] for other in details):
+            pass  # pydantic counts the good items only
         elif detail["type"] != "extra_forbidden":
             findings.append(Finding(path=path, message=_words(detail)))
     return findings
@@ -84,7 +86,7 @@ def _words(detail: ErrorDetails) -> str:
         return f"expected {_EXPECTED[kind]}{got}{quotes}"
     if kind in _BOUNDS:
         words, name = _BOUNDS[kind]
-        return f"must be {words} {context[name]:g}{got}"
+        return f"must be {words} {context[name]:,.12g}{got}"
     if kind == "literal_error":
         choices = str(context["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
         return f"expected {' or '.join([', '.join(choices[:-1]), choices[-1]]) if len(choices) > 1 else choices[0]}{got}" + (

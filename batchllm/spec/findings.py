@@ -105,12 +105,14 @@ def locate(findings: Iterable[Finding], written: Written) -> list[Problem]:
     for finding in findings:
         path = written_path(written.data, finding.path)
         place = _nearest(written.places, path)
-        shown_path = (*path, finding.path[-1]) if finding.at == "missing" else path
+        # A key that is there with a null is missing, too.
+        absent = finding.at == "missing" and len(path) < len(finding.path)
+        shown_path = (*path, finding.path[-1]) if absent else path
         by_set = _by_set(shown_path, written.set_paths)
         line = column = None
         if place is not None and not by_set:
             # A value on its key's line is pointed at itself; a block that begins below is pointed at by its key.
-            key = finding.at == "key" or place.line != place.key_line
+            key = finding.at != "value" or place.line != place.key_line
             line, column = (place.key_line, place.key_column) if key else (place.line, place.column)
         problem = Problem(
             file=written.set_label if by_set else written.file,

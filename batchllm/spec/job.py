@@ -93,7 +93,7 @@ class JobSpec(Part):
     """How long and how often to try."""
     budget: BudgetSpec = BudgetSpec()
     """Hard caps over the store's whole life."""
-    deadline: Annotated[str, AfterValidator(_deadline)] | None = None
+    deadline: Annotated[str, AfterValidator(_deadline), Field(json_schema_extra={"pattern": r"^\d"})] | None = None
     """Local time (the next one after the run's start), ISO time, or a duration such as 8h."""
     prefer: Literal["order", "cheapest", "fastest"] = "order"
     """How models are chosen within a route."""
@@ -175,14 +175,13 @@ class JobSpec(Part):
         return assemble(self._source, changes=dotted, label=None)
 
     def simulated(self) -> JobSpec:
-        """This job with every model simulated (`run --simulate`): model ids, prices, limits and seeds stay; store and results become `<name>.sim.*`."""
+        """This job with every model simulated (`run --simulate`): model ids, prices, limits and seeds stay; store and results become `<name>.sim.*`. Changes come first: they start from the spec as written."""
         models = {
             name: spec.model_copy(update={"provider": "simulated", "base_url": None, "api_key_env": None, "headers": {}})
             for name, spec in self.models.items()
         }
-        return self.model_copy(
-            update={"models": models, "store": literal(f"{self.name}.sim.db"), "results": literal(f"{self.name}.sim.results.jsonl")},
-        )
+        results = self.results if self.results == "none" else literal(f"{self.name}.sim.results.jsonl")
+        return self.model_copy(update={"models": models, "store": literal(f"{self.name}.sim.db"), "results": results})
 
     def _pattern(self, text: str) -> str:
         if text == "-" or Path(text).is_absolute():

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from batchllm.core.errors import Problem, SpecError
 from batchllm.core.secret import Secret
-from batchllm.spec.parts import Limits, LimitsSpec, PriceSpec, SimulatorSpec
+from batchllm.spec.parts import Limits, LimitsSpec, Price, SimulatorSpec
 from batchllm.spec.values import REQUEST_PARAMETERS, Part, Text, wrong
 from batchllm.spec.variables import expand, has_variables, problem_with
 
@@ -32,6 +32,9 @@ class Host:
 
 HOSTS: Mapping[str, Host] = {"openai": Host(base_url="https://api.openai.com/v1", key_env="OPENAI_API_KEY")}
 """Providers with a host of their own."""
+
+
+_URL_PATTERN = r"^(https?://|[^?#]*\$\{)[^?#\s]*$"
 
 
 def base_url_problem(url: str) -> str | None:
@@ -119,11 +122,11 @@ class ModelSpec(Part):
     """Whose wire it speaks."""
     model: Text
     """The provider's model id; `simulated` has a default."""
-    base_url: Annotated[str, AfterValidator(_base_url)] | None = None
+    base_url: Annotated[str, AfterValidator(_base_url), Field(json_schema_extra={"pattern": _URL_PATTERN})] | None = None
     """Default: the provider's own. `${VAR}` is expanded. Another host than the provider's own needs an explicit `api_key_env`."""
-    api_key_env: Annotated[str, AfterValidator(_key_env)] | None = None
+    api_key_env: Annotated[str, AfterValidator(_key_env), Field(json_schema_extra={"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"})] | None = None
     """Name of the environment variable that holds the key, or `none` to send no key; default: the provider's usual one, sent to its own host only."""
-    headers: Annotated[dict[str, str], BeforeValidator(_headers)] = Field(default_factory=dict)
+    headers: Annotated[dict[str, str], BeforeValidator(_headers, json_schema_input_type=dict[str, str | None])] = Field(default_factory=dict)
     """Further HTTP headers; `${VAR}` is expanded."""
     request: Request = Field(default_factory=dict)
     """Parameters for this model; they merge over the spec's, and a row's own win over both."""
@@ -131,7 +134,7 @@ class ModelSpec(Part):
     """The provider's own parameters, merged raw into the request's body."""
     limits: Limits = LimitsSpec()
     """Rate limits; left out they are found, `none` means there are none."""
-    price: PriceSpec | None = None
+    price: Price | None = None
     """USD per million tokens; default: the price book."""
     batch: Literal["never", "auto", "only"] = "never"
     """Whether the provider's Batch API is used."""

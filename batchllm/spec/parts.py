@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from batchllm.spec.findings import shown
 from batchllm.spec.values import (
@@ -48,7 +48,7 @@ def _input(value: Any) -> Any:
     return {"path": value} if isinstance(value, str | list) else value
 
 
-Input = Annotated[InputSpec, BeforeValidator(_input, json_schema_input_type=Text | list[Text] | InputSpec)]
+Input = Annotated[InputSpec, BeforeValidator(_input, json_schema_input_type=Text | Annotated[list[Text], Field(min_length=1)] | InputSpec)]
 
 
 class OverridesSpec(Part):
@@ -139,6 +139,14 @@ class PriceSpec(Part):
     """Input tokens by the provider's Batch API."""
     batch_output: UsdPerMillion | None = None
     """Output tokens by the provider's Batch API."""
+
+
+def _price(value: PriceSpec) -> PriceSpec | None:
+    """A price of nothing but nulls is none."""
+    return None if value == PriceSpec() else value
+
+
+Price = Annotated[PriceSpec, AfterValidator(_price)]
 
 
 class SimulatorSpec(Part):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ruamel.yaml.nodes import Node
 
 MOST_NODES = 100_000
+DEEPEST = 100
+"""Nesting that every JSON writer and reader bears."""
 _TAG = "tag:yaml.org,2002:"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -104,6 +106,7 @@ class _YamlReader:
         self._visited += 1
         if self._visited > MOST_NODES:
             raise SpecError(Problem(file=self.file, message=f"more than {MOST_NODES:,} values (aliases counted as often as they are used)"))
+        _check_depth(path, self.file)
         start, start_key = node.start_mark, (key or node).start_mark
         self.places[path] = Place(line=start.line + 1, column=start.column + 1, key_line=start_key.line + 1, key_column=start_key.column + 1)
         if isinstance(node, ScalarNode):
@@ -191,6 +194,11 @@ class _YamlReader:
             return text.encode(errors="replace").decode()
 
 
+def _check_depth(path: Path, file: str | None) -> None:
+    if len(path) > DEEPEST:
+        raise SpecError(Problem(file=file, path=dotted(path[:3]), message=f"nested more than {DEEPEST} levels deep"))
+
+
 def _int(text: str) -> int:
     text = text.replace("_", "")
     digits = text.lstrip("+-")
@@ -232,7 +240,7 @@ def _read_toml(text: str, file: str) -> Read:
 
 
 def plain_data(data: Mapping[str, Any], *, file: str | None = None) -> Read:
-    """Python or TOML values as plain JSON data: paths and times become text, tuples lists, Decimals numbers. Never raises; see `problems`."""
+    """Python or TOML values as plain JSON data: paths and times become text, tuples lists, Decimals numbers. SpecError for a value that contains itself."""
     plain = _Plain(file, {})
     return Read(data=plain.value(data, ()), problems=plain.problems)
 
@@ -244,6 +252,7 @@ class _Plain:
         self.problems: list[Problem] = []
 
     def value(self, value: Any, path: Path) -> Any:
+        _check_depth(path, self.file)
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):

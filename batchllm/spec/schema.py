@@ -17,7 +17,7 @@ def json_schema() -> dict[str, Any]:
     from batchllm.spec.job import JobSpec
 
     schema = JobSpec.model_json_schema(mode="validation", by_alias=True)
-    _tell_later_versions(schema)
+    _leave_out_later_versions(schema)
     for part in [schema, *schema["$defs"].values()]:
         _allow_null(part)
     model = schema["$defs"]["ModelSpec"]
@@ -31,6 +31,10 @@ def json_schema() -> dict[str, Any]:
         "if": {"properties": {"provider": {"const": "openai-compatible"}}},
         "then": {"required": ["base_url"], "properties": {"base_url": {"type": "string"}}},
     }
+    # One message or the messages: `{}` would be a prompt that says nothing.
+    schema["$defs"]["PromptSpec"]["anyOf"] = [
+        {"required": [key], "properties": {key: {"not": {"type": "null"}}}} for key in ("user", "file", "messages")
+    ]
     schema["properties"]["models"] |= {"minProperties": 1, "propertyNames": {"pattern": r"^[^.\s]([^.]*[^.\s])?$"}}
     schema["if"] = {"properties": {"models": {"minProperties": 2}}, "required": ["models"]}
     schema["then"] = {"required": ["routes"], "properties": {"routes": {"type": "array", "minItems": 1}}}
@@ -52,19 +56,25 @@ def _allow_null(part: dict[str, Any]) -> None:
 
 
 def _takes_null(schema: dict[str, Any]) -> bool:
-    return schema.get("type") == "null" or any(_takes_null(option) for option in schema.get("anyOf", []))
+    return schema.get("type") == "null" or None in schema.get("enum", []) or any(_takes_null(option) for option in schema.get("anyOf", []))
 
 
-def _tell_later_versions(schema: dict[str, Any]) -> None:
+def _leave_out_later_versions(schema: dict[str, Any]) -> None:
     for refused in REFUSED:
-        steps: Path = tuple(refused.path.split("."))
-        owner, name = nodes_at(schema, steps[:-1]), str(steps[-1])
-        for node in owner:
+        *steps, name = refused.path.split(".")
+        for node in nodes_at(schema, tuple(steps)):
             target = node.get("properties", {}).get(name)
-            if target is not None and name != "*":
-                later = ", ".join(refused.values) or refused.name
-                note = "Not supported by this version yet" + (f": {later.replace('`', '')}." if later else ".")
-                target["description"] = f"{target.get('description', '')} {note}".strip()
+            if target is None:
+                continue
+            later = ", ".join(refused.values) or refused.name
+            note = "Not supported by this version yet" + (f": {later.replace('`', '')}." if later else ".")
+            target["description"] = f"{target.get('description', '')} {note}".strip()
+            if refused.leaves is not None:
+                notes = {key: target[key] for key in ("description", "default") if key in target}
+                target.clear()
+                target |= {**refused.leaves, **notes}
+            elif refused.values:
+                target["enum"] = [value for value in target["enum"] if value not in refused.values]
 
 
 def nodes_at(schema: dict[str, Any], path: Path) -> list[dict[str, Any]]:

@@ -22,6 +22,8 @@ class Refused:
     """How the message calls it; default: the value if it is one of several words, else the key."""
     values: tuple[str, ...] = ()
     """The refused words, for the JSON Schema."""
+    leaves: Mapping[str, Any] | None = None
+    """JSON Schema of what is still accepted there, if it isn't the other words."""
 
 
 def _words(path: str, *values: str) -> Refused:
@@ -30,11 +32,11 @@ def _words(path: str, *values: str) -> Refused:
 
 def _given(path: str) -> Refused:
     """Any value but null."""
-    return Refused(path=path, when=lambda value: value is not None)
+    return Refused(path=path, when=lambda value: value is not None, leaves={"type": "null"})
 
 
-def _true(path: str, name: str) -> Refused:
-    return Refused(path=path, when=lambda value: value is True, name=name)
+def _true(path: str, name: str, *also: str) -> Refused:
+    return Refused(path=path, when=lambda value: value is True, name=name, leaves={"enum": [False, *also, None]})
 
 
 def _parquet(path: str) -> Refused:
@@ -46,7 +48,7 @@ REFUSED: tuple[Refused, ...] = (
     _words("models.*.batch", "auto", "only"),
     *(_given(f"models.*.limits.{key}") for key in ("itpm", "otpm", "rpd", "tpd")),
     *(_given(f"limit_groups.*.{key}") for key in ("itpm", "otpm", "rpd", "tpd", "usd_per_day")),
-    Refused(path="limit_groups.*.share", when=lambda value: value is not None and value != 1),
+    Refused(path="limit_groups.*.share", when=lambda value: value is not None and value != 1, leaves={"enum": [1, None]}),
     _words("endpoint", "completions", "embeddings", "responses"),
     *(_parquet(path) for path in ("input", "input.*", "input.path", "input.path.*", "results")),
     Refused(path="routes.*.use", when=lambda value: isinstance(value, dict), name="weighted `use`"),
@@ -60,8 +62,8 @@ REFUSED: tuple[Refused, ...] = (
     _words("prefer", "cheapest", "fastest"),
     *(_given(f"context.{key}") for key in ("max_tokens", "reserve")),
     _words("context.trim", "oldest", "middle"),
-    _true("dedupe", "dedupe: true"),
-    Refused(path="cache", when=lambda value: value is True or isinstance(value, str)),
+    _true("dedupe", "dedupe: true", "auto"),
+    Refused(path="cache", when=lambda value: value is True or isinstance(value, str), leaves={"enum": [False, None]}),
     _words("prompt_cache", "5m", "1h"),
     _true("compress", "compress: true"),
 )

@@ -117,18 +117,20 @@ Seconds = Annotated[float, Field(ge=0), BeforeValidator(_number)]
 PositiveSeconds = Annotated[float, Field(gt=0), BeforeValidator(_number)]
 Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]
 Share = Annotated[float, Field(gt=0, le=1), BeforeValidator(_number)]
-Usd = Annotated[Decimal, Field(ge=0), BeforeValidator(_decimal, json_schema_input_type=Annotated[float, Field(ge=0)])]
-UsdPerMillion = Annotated[
-    Decimal, Field(ge=0), AfterValidator(_per_token), BeforeValidator(_decimal, json_schema_input_type=Annotated[float, Field(ge=0)])
-]
+MOST_USD = 1_000_000
+"""Sums are kept as pico-dollars in SQLite's 64-bit integers, which end above nine million dollars."""
+_UsdSchema = Annotated[float, Field(ge=0, le=MOST_USD)]
+Usd = Annotated[Decimal, Field(ge=0, le=MOST_USD), BeforeValidator(_decimal, json_schema_input_type=_UsdSchema)]
+UsdPerMillion = Annotated[Decimal, Field(ge=0, le=MOST_USD), AfterValidator(_per_token), BeforeValidator(_decimal, json_schema_input_type=_UsdSchema)]
+_Several = Annotated[list[Text], Field(min_length=1)]
 Names = Annotated[
-    tuple[Text, ...], Field(min_length=1), AfterValidator(_distinct), BeforeValidator(_one_or_more, json_schema_input_type=Text | list[Text])
+    tuple[Text, ...], Field(min_length=1), AfterValidator(_distinct), BeforeValidator(_one_or_more, json_schema_input_type=Text | _Several)
 ]
 """One name or a list of names."""
 Columns = Annotated[tuple[Text, ...], AfterValidator(_distinct), BeforeValidator(_one_or_more, json_schema_input_type=Text | list[Text])]
-Paths = Annotated[tuple[Expandable, ...], Field(min_length=1), BeforeValidator(_one_or_more, json_schema_input_type=Text | list[Text])]
-Delimiter = Annotated[str, AfterValidator(_delimiter)]
-Encoding = Annotated[str, AfterValidator(_encoding)]
+Paths = Annotated[tuple[Expandable, ...], Field(min_length=1), BeforeValidator(_one_or_more, json_schema_input_type=Text | _Several)]
+Delimiter = Annotated[str, AfterValidator(_delimiter), Field(json_schema_extra={"minLength": 1, "maxLength": 1})]
+Encoding = Annotated[str, AfterValidator(_encoding), Field(json_schema_extra={"minLength": 1})]
 
 
 REQUEST_PARAMETERS: Mapping[str, Mapping[str, Any]] = {

@@ -111,7 +111,7 @@ class Writer(Protocol):
 
     def end(self, end: AttemptEnd, body: Body | None) -> None: ...
 
-    def answer(self, answer: Answer, note: Committed) -> None: ...
+    def answer(self, answer: Answer, note: Committed | None) -> None: ...
 
     def call(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]: ...
 
@@ -164,12 +164,13 @@ class ThreadWriter:
                 group.bodies.append(body)
         self._wake.set()
 
-    def answer(self, answer: Answer, note: Committed) -> None:
+    def answer(self, answer: Answer, note: Committed | None) -> None:
         """Queues a row's outcome; `note` goes to `on_commit` after the commit."""
         with self._lock:
             group = self._kept if self._broken is not None else self._group
             group.answers.append(answer)
-            group.notes.append(note)
+            if note is not None:
+                group.notes.append(note)
         self._wake.set()
 
     def call(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
@@ -291,10 +292,11 @@ class InlineWriter:
             group.bodies.append(body)
         self._run(group)
 
-    def answer(self, answer: Answer, note: Committed) -> None:
+    def answer(self, answer: Answer, note: Committed | None) -> None:
         group = _Group()
         group.answers.append(answer)
-        group.notes.append(note)
+        if note is not None:
+            group.notes.append(note)
         self._run(group)
 
     def call(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:

@@ -136,13 +136,19 @@ def test_yaml_is_1_2_and_json_text_survives() -> None:
 
 
 def test_anchors_and_merge_keys() -> None:
-    job = loads("models:\n  a: &base {provider: openai, model: m, limits: {rpm: 5}}\n  b: {<<: *base, model: n}\nroutes: [{use: [a, b]}]", folder=Path())
+    job = loads(
+        "models:\n  a: &base {provider: openai, model: m, limits: {rpm: 5}}\n  b: {<<: *base, model: n}\nroutes: [{use: [a, b]}]", folder=Path()
+    )
     assert (job.models["b"].model, job.models["b"].limits.rpm) == ("n", 5)
 
 
 def test_prompt_from_files(tmp_path: Path) -> None:
     (tmp_path / "p.md").write_bytes(b"\xef\xbb\xbfSummarise:\r\n{{ text }}")
-    forms: list[object] = [{"file": "p.md"}, {"user": {"file": "p.md"}}, {"messages": [{"role": "user", "content": {"file": str(tmp_path / "p.md")}}]}]
+    forms: list[object] = [
+        {"file": "p.md"},
+        {"user": {"file": "p.md"}},
+        {"messages": [{"role": "user", "content": {"file": str(tmp_path / "p.md")}}]},
+    ]
     for prompt in forms:
         job = build({"models": MINI, "prompt": prompt}, folder=tmp_path)
         assert job.prompt is not None
@@ -156,7 +162,9 @@ def test_prompt_from_files(tmp_path: Path) -> None:
 def test_paths_are_relative_to_the_spec(tmp_path: Path) -> None:
     folder = tmp_path / "a[b]"
     folder.mkdir()
-    (folder / "j.yaml").write_text("models: {s: {provider: simulated}}\ninput: ['${DIR}/x.jsonl', '*.csv', '/abs/$$x.csv', '-']\nresults: none\nstore: ${DIR}/s.db\n")
+    (folder / "j.yaml").write_text(
+        "models: {s: {provider: simulated}}\ninput: ['${DIR}/x.jsonl', '*.csv', '/abs/$$x.csv', '-']\nresults: none\nstore: ${DIR}/s.db\n"
+    )
     job = load(folder / "j.yaml")
     environ = {"DIR": "d$$"}
     assert job.input_patterns(environ) == (f"{folder}/d$$/x.jsonl", f"{tmp_path}/a[[]b]/*.csv", "/abs/$x.csv", "-")
@@ -188,7 +196,10 @@ def test_changes_keep_the_text_and_say_what_changed() -> None:
 def test_simulated_touches_no_network_and_no_other_store() -> None:
     job = loads(SPELLED_OUT.replace("headers: {}", "headers: {X-Key: '${KEY}'}"), folder=Path("/jobs")).simulated()
     assert {spec.provider for spec in job.models.values()} == {"simulated"}
-    assert [(spec.model, spec.base_url, spec.key_env(), spec.headers) for spec in job.models.values()] == [("gpt-6-luna", None, None, {}), ("m", None, None, {})]
+    assert [(spec.model, spec.base_url, spec.key_env(), spec.headers) for spec in job.models.values()] == [
+        ("gpt-6-luna", None, None, {}),
+        ("m", None, None, {}),
+    ]
     assert (job.store_path({}), job.results_path({})) == (Path("/jobs/reviews.sim.db"), Path("/jobs/reviews.sim.results.jsonl"))
 
 
@@ -257,13 +268,14 @@ def test_whose_key_goes_where(model: dict[str, str], key_env: str | None, base: 
         "https://api.openai.com:8443/v1",
         "https://${HOST}/v1",
         "https://api.openai.com${X}/v1",
+        "https://${X}@api.openai.com/v1",
         "http://localhost:8000",
     ],
 )
 def test_the_usual_key_goes_to_its_own_host_only(url: str) -> None:
     with pytest.raises(SpecError, match="api_key_env"):
         build({"models": {"m": {"provider": "openai", "model": "x", "base_url": url}}})
-    with pytest.raises(SpecError, match="models.m.base_url: this host may need a key"):
+    with pytest.raises(SpecError, match="this host may need a key"):
         build({"models": {"m": {"provider": "openai-compatible", "model": "x", "base_url": url}}})
 
 
@@ -283,7 +295,8 @@ def test_filled_in_values_never_show() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("a", "a"), ("$$", "$"), ("${A}b${A}", "xbx"), ("$$${A}", "$x"), ("$${A}", "${A}"), ("$A", "$A"), (literal("a$b${A}"), "a$b${A}")]
+    ("text", "value"),
+    [("a", "a"), ("$$", "$"), ("${A}b${A}", "xbx"), ("$$${A}", "$x"), ("$${A}", "${A}"), ("$A", "$A"), (literal("a$b${A}"), "a$b${A}")],
 )
 def test_expand(text: str, value: str) -> None:
     assert expand(text, {"A": "x"}) == value
@@ -295,7 +308,13 @@ def test_the_schema_agrees_with_the_loader() -> None:
     good: list[dict[str, object]] = [
         {"models": MINI},
         {"models": {"s": {"provider": "simulated", "simulator": {"seed": 3}, "limits": "none"}}, "prompt": "x", "input": "a.jsonl", "max_failed": 3},
-        {"models": {**MINI, "b": {"provider": "simulated"}}, "routes": [{"use": "b"}], "max_failed": "0.5%", "budget": None, "request": {"odd": 1, "top_p": None}},
+        {
+            "models": {**MINI, "b": {"provider": "simulated"}},
+            "routes": [{"use": "b"}],
+            "max_failed": "0.5%",
+            "budget": None,
+            "request": {"odd": 1, "top_p": None},
+        },
         {"models": MINI, "prompt": {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]}, "output": {"keep": "a"}},
     ]
     bad: list[dict[str, object]] = [

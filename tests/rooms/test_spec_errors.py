@@ -58,7 +58,7 @@ def test_all_problems_at_once_each_with_place_and_mend() -> None:
         "job.yaml:11:19: models.mini.limits.rpm: expected a whole number, got 'many'",
         "job.yaml:11:25: models.mini.limits.rmp: unknown key; did you mean `rpm`?",
         "job.yaml:11:41: models.mini.limits.tpm: a limit of 0 would never send anything; leave it out to have it found, or write `limits: none` for no limit",
-        "job.yaml:12:6: models.x.base_url: `openai-compatible` needs the server's address, e.g. http://localhost:8000/v1",
+        "job.yaml:12:3: models.x.base_url: `openai-compatible` needs the server's address, e.g. http://localhost:8000/v1",
         "job.yaml:12:59: models.x.api_key_env: expected the name of an environment variable, such as OPENAI_API_KEY (never the key itself), or `none`",
         "job.yaml:14:17: routes.0.use.1: no model is called 'min'; did you mean `mini`?",
         "job.yaml:15:5: routes.0.wen: unknown key; did you mean `when`?",
@@ -83,23 +83,39 @@ def test_all_problems_at_once_each_with_place_and_mend() -> None:
         ("a: *q", "job.yaml:1:4: found undefined alias 'q'"),
         ("a: 1\n---\nb: 2", "job.yaml:2:1: a spec is one YAML document"),
         ("a: \x00", "job.yaml: not YAML: "),
-        ("a: " + "[" * 5000, "job.yaml: nested too deeply"),
+        ("a: " + "[" * 800, "job.yaml: nested too deeply"),
+        (S + "request: {x: " + "[" * 110 + "]" * 110 + "}", "job.yaml: request.x.0: nested more than 100 levels deep"),
         ("name: x", "job.yaml:1:1: models: this key is required"),
         ("models: {}", "job.yaml:1:9: models: needs at least one model"),
         ("models:\n  mini:\n", "job.yaml:2:3: models.mini: expected keys and values, got null"),
         ("models:\n  mini:\n    model: x\n", "job.yaml:2:3: models.mini.provider: this key is required"),
         ("models: {a: {provider: openai}}", "job.yaml:1:10: models.a.model: this key is required"),
         ("models: {gpt-4.1: {provider: simulated}}", "job.yaml:1:10: models.gpt-4.1: a model's name can't hold a dot"),
-        ("models: {a: {provider: simulated}, b: {provider: simulated}}", "job.yaml:1:1: routes: with several models `routes` says which rows go where"),
+        (
+            "models: {a: {provider: simulated}, b: {provider: simulated}}",
+            "job.yaml:1:1: routes: with several models `routes` says which rows go where",
+        ),
         ("models: {a: {provider: openai, model: x, simulator: {}}}", "job.yaml:1:42: models.a.simulator: only with `provider: simulated`"),
         ("models: {a: {provider: simulated, api_key_env: X}}", "job.yaml:1:35: models.a.api_key_env: the simulated provider runs in this process"),
-        ("models: {a: {provider: openai, model: x, base_url: ftp://h, api_key_env: K}}", "job.yaml:1:52: models.a.base_url: expected an http or https URL"),
+        (
+            "models: {a: {provider: openai, model: x, base_url: ftp://h, api_key_env: K}}",
+            "job.yaml:1:52: models.a.base_url: expected an http or https URL",
+        ),
         ("models: {a: {provider: openai, model: x, price: {input: 1}}}", "job.yaml:1:42: models.a.price.output: a price needs both"),
-        ("models: {a: {provider: openai, model: x, price: {input: 1.0000001, output: 1}}}", "job.yaml:1:57: models.a.price.input: at most six decimals"),
+        (
+            "models: {a: {provider: openai, model: x, price: {input: 1.0000001, output: 1}}}",
+            "job.yaml:1:57: models.a.price.input: at most six decimals",
+        ),
         ("models: {a: {provider: openai, model: x, headers: {X: 5}}}", "job.yaml:1:55: models.a.headers.X: expected text (put it in quotes)"),
-        ("models: {a: {provider: openai, model: x, headers: {'X Y': '1'}}}", "job.yaml:1:42: models.a.headers: 'X Y' is no header name"),
-        ("models: {a: {provider: openai, model: x, body: {max_tokens: 5}}}", "job.yaml:1:49: models.a.body.max_tokens: `max_tokens` can't be set here"),
-        ("models: {a: {provider: openai, model: x, request: {n: 2}}}", "job.yaml:1:55: models.a.request.n: only one answer per request: use `samples`"),
+        ("models: {a: {provider: openai, model: x, headers: {'X Y': '1'}}}", "job.yaml:1:51: models.a.headers: 'X Y' is no header name"),
+        (
+            "models: {a: {provider: openai, model: x, body: {max_tokens: 5}}}",
+            "job.yaml:1:49: models.a.body.max_tokens: `max_tokens` can't be set here",
+        ),
+        (
+            "models: {a: {provider: openai, model: x, request: {n: 2}}}",
+            "job.yaml:1:55: models.a.request.n: only one answer per request: use `samples`",
+        ),
         (S + "request: {stream: true}", "job.yaml:2:19: request.stream: `stream` can't be set here: use `stream` at the top level"),
         (S + "request: {model: x}", "job.yaml:2:18: request.model: `model` can't be set here"),
         (S + "request: {messages: []}", "job.yaml:2:21: request.messages: `messages` can't be set here"),
@@ -112,14 +128,17 @@ def test_all_problems_at_once_each_with_place_and_mend() -> None:
         (S + 'name: "\\ud83d"', "job.yaml:2:7: name: half of a surrogate pair is no character"),
         (S + "prompt: {{ text }}", "job.yaml:2:10: prompt: a key must be text; put a text that begins with `{{`"),
         (S + "prompt: {file: p.md}", "job.yaml:2:16: prompt.file: no such file: p.md (looked for in /nowhere)"),
-        (S + "prompt: {user: {file: p.md}}", "job.yaml:2:9: prompt.user: no such file: p.md"),
-        (S + "prompt: {user: x, messages: []}", "job.yaml:2:9: prompt: give either `messages` or"),
+        (S + "prompt: {user: {file: p.md}}", "job.yaml:2:16: prompt.user: no such file: p.md"),
+        (S + "prompt: {user: x, messages: [{role: user, content: x}]}", "job.yaml:2:9: prompt: give either `messages` or"),
         (S + "prompt: ''", "job.yaml:2:9: prompt: must not be empty"),
-        (S + "prompt: {messages: [{role: robot, content: x}]}", "job.yaml:2:28: prompt.messages.0.role: expected system, developer, user, assistant or tool"),
+        (
+            S + "prompt: {messages: [{role: robot, content: x}]}",
+            "job.yaml:2:28: prompt.messages.0.role: expected system, developer, user, assistant or tool",
+        ),
         (S + "prompt: {messages: [{role: user}]}", "job.yaml:2:21: prompt.messages.0.content: this key is required"),
         (S + "input: []", "job.yaml:2:8: input: must not be empty"),
         (S + "input: [a.jsonl, 5]", "job.yaml:2:18: input.1: expected text, got 5 (put it in quotes)"),
-        (S + "input: {types: {a: float}}", "job.yaml:2:8: input.path: this key is required"),
+        (S + "input: {types: {a: text}}", "job.yaml:2:1: input.path: this key is required"),
         (S + "input: {path: a.csv, types: {a: float}}", "job.yaml:2:33: input.types.a: expected text, number, integer, boolean or json, got 'float'"),
         (S + "input: {path: a.csv, delimiter: ab}", "job.yaml:2:33: input.delimiter: expected one character"),
         (S + "input: {path: a.csv, encoding: utf-9}", "job.yaml:2:32: input.encoding: unknown encoding 'utf-9'"),
@@ -219,6 +238,10 @@ def test_built_in_code_problems_name_the_key() -> None:
         build({"models": {"s": {"provider": "simulated"}}, "budgt": 1, "request": {"x": float("nan"), "y": object}})
     assert [problem.path for problem in caught.value.problems] == ["request.x", "request.y", "budgt"]
     assert caught.value.exit_code == 2
+    loop: dict[str, object] = {}
+    loop["x"] = loop
+    with pytest.raises(SpecError, match="nested more than 100 levels deep"):
+        build({"request": loop})
 
 
 TOML = '''\

@@ -1,0 +1,139 @@
+"""What every journey of one run shares: the rooms, already set up, and the few counters of the run."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Literal
+
+from batchllm.admit import Admission
+from batchllm.core.clock import Clock
+from batchllm.core.events import Listener
+from batchllm.core.secret import Scrubber
+from batchllm.engine.outcomes import Outcomes
+from batchllm.engine.stop import Stop, Stopper
+from batchllm.engine.weather import Weather
+from batchllm.engine.work import Work
+from batchllm.retry.decide import RetryPolicy
+from batchllm.store.writer import Writer
+
+if TYPE_CHECKING:
+    from batchllm.engine.lane import Lane
+    from batchllm.spec import JobSpec
+
+_RATE_SECONDS = 60.0
+
+
+class Context:
+    """One per run; passed down, never global."""
+
+    def __init__(
+        self,
+        *,
+        spec: JobSpec,
+        number: int,
+        job_id: str,
+        clock: Clock,
+        rng: random.Random,
+        admission: Admission,
+        writer: Writer,
+        stopper: Stopper,
+        scrubber: Scrubber,
+        weather: Weather,
+        outcomes: Outcomes,
+        listener: Listener,
+        first_attempt_id: int,
+        before_send: Callable[[], Awaitable[None]] | None,
+    ) -> None:
+        self.spec = spec
+        self.number = number
+        self.job_id = job_id
+        self.clock = clock
+        self.rng = rng
+        self.admission = admission
+        self.writer = writer
+        self.stopper = stopper
+        self.scrubber = scrubber
+        self.weather = weather
+        self.outcomes = outcomes
+        self.listener = listener
+        self.before_send = before_send
+        self.policy = RetryPolicy(
+            max_attempts=spec.retry.max_attempts, initial_seconds=spec.retry.initial_seconds, max_seconds=spec.retry.max_seconds
+        )
+        self.timeout_seconds = spec.retry.timeout_seconds
+        self.on_length: Literal["ok", "fail"] = "fail" if spec.output.on_length == "fail" else "ok"
+        self._keep_bodies = spec.keep_bodies
+        self._next_attempt = first_attempt_id
+        self._marks: deque[tuple[float, int, int]] = deque()
+        self.requests = 0
+        self.tokens = 0
+        self.spawn: Callable[[Lane], None] = lambda _lane: None
+
+    def next_attempt_id(self) -> int:
+        """Ids rise over the store's whole life; this process is the only one that gives them."""
+        self._next_attempt += 1
+        return self._next_attempt - 1
+
+    def sent(self) -> None:
+        """Counts a request on its way."""
+        self.requests += 1
+
+    def used_tokens(self, tokens: int) -> None:
+        """Counts tokens that came back as used."""
+        self.tokens += tokens
+
+    def mark(self) -> None:
+        """Once a second: the rates are those of the last minute."""
+        now = self.clock.now()
+        self._marks.append((now, self.requests, self.tokens))
+        while len(self._marks) > 2 and now - self._marks[0][0] > _RATE_SECONDS:
+            self._marks.popleft()
+
+    def rates(self) -> tuple[float, float]:
+        """Requests and tokens per minute, over the last minute at most."""
+        if not self._marks:
+            return (0.0, 0.0)
+        then, requests, tokens = self._marks[0]
+        seconds = max(self.clock.now() - then, 1e-3)
+        return ((self.requests - requests) / seconds * 60, (self.tokens - tokens) / seconds * 60)
+
+    def keeps_body(self, *, failed: bool) -> bool:
+        """Whether the store keeps the provider's bodies of such an attempt."""
+        return self._keep_bodies == "all" or (failed and self._keep_bodies == "failed")
+
+    def scrubbed(self, data: bytes) -> str | bytes:
+        """A body without secrets, as text where it is text."""
+        data = self.scrubber.bytes(data)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return data
+
+    async def park(self, lane: Lane, seconds: float) -> None:
+        """Waits for a row's next try without holding its place among the workers. Raises Closed when the run stops."""
+        lane.parked += 1
+        self.spawn(lane)
+        try:
+            await self.stopper.sleep(seconds)
+        finally:
+            lane.parked -= 1
+
+    def overdrawn(self) -> None:
+        """The truth went past the cap: a provider billed more than the bound, or the cap was lowered below what is spent."""
+        self.stopper.set(
+            Stop(exit_code=3, stopped_by="budget", message="the provider billed more than the reserved bound; the truth is booked and nothing new is sent")
+        )
+
+    def falls_back(self, lane: Lane, work: Work) -> bool:
+        """Whether a row of an endpoint that is down moves on (`on_outage: fallback`)."""
+        if self.spec.retry.on_outage != "fallback":
+            return False
+        after = list(work.chain)[list(work.chain).index(lane) + 1 :]
+        return any(other.out is None for other in after)
+
+    def no_live_model(self, work: Work) -> None:
+        """A row whose models are all out: it stays pending, and the run says why."""
+        reasons = "; ".join(f"{lane.name}: {lane.out}" for lane in work.chain if lane.out is not None)
+        self.stopper.set(Stop(exit_code=4, stopped_by="provider", message=f"no model is left for row {work.position}: {reasons or 'its models are down'}"))

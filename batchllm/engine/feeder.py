@@ -1,0 +1,157 @@
+"""Brings rows to the lanes: reads a chunk, finds its rows in the store, and hands on those that still need an answer - no faster than lanes take them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+
+from batchllm.core.errors import SpecError
+from batchllm.core.nouns import Row, RowError
+from batchllm.engine.compare import Comparison
+from batchllm.engine.lane import Lane
+from batchllm.engine.source import Source, duplicate, raw_fingerprint
+from batchllm.engine.stop import Stop
+from batchllm.engine.work import Work
+from batchllm.store.intake import Intake, load_histories
+from batchllm.store.records import NO_HISTORY, OK, PENDING, History, Known
+from batchllm.store.store import reopen
+
+if TYPE_CHECKING:
+    from batchllm.engine.context import Context
+
+Put = Callable[[Lane, Work], Any]
+
+
+class Feeder:
+    """One reading of the input."""
+
+    def __init__(
+        self,
+        run: Context,
+        source: Source,
+        lanes: dict[str, Lane],
+        *,
+        fresh: bool,
+        comparison: Comparison | None,
+        rerun_changed: bool,
+        inline: bool,
+        record: str | None,
+        spec_digest: str,
+        put: Callable[[Lane, Work], Any],
+    ) -> None:
+        self._run = run
+        self._source = source
+        self._lanes = lanes
+        self._fresh = fresh
+        self._comparison = comparison
+        self._rerun_changed = rerun_changed
+        self._inline = inline
+        self._record = record
+        self._spec_digest = spec_digest
+        self._put = put
+        self._intake: Intake | None = None
+        self.finished = False
+
+    async def feed(self) -> None:
+        """Reads to the end (or to the stop), then notes in the store that the end is known."""
+        run = self._run
+        self._intake = await run.writer.call(lambda connection: Intake(connection, fresh=self._fresh, stream=self._source.is_stream, adding=True))
+        chunks = self._source.chunks()
+        nth = 0
+        complete = True
+        while True:
+            rows = await self._next(chunks)
+            if rows is None:
+                break
+            await self._chunk(rows, nth)
+            nth += len(rows)
+            if run.stopper.stop is not None:
+                return
+            if self._source.limited and nth >= (self._source.limit or 0):
+                complete = self._source.limit is not None and await self._next(chunks) is None
+                break
+        await run.writer.call(lambda connection: self._note_end(connection, nth, complete=complete))
+        run.outcomes.tally.total = run.outcomes.tally.seen
+        self.finished = True
+
+    async def _next(self, chunks: Iterator[list[Row]]) -> list[Row] | None:
+        try:
+            if self._inline:
+                return next(chunks, None)
+            return await anyio.to_thread.run_sync(lambda: next(chunks, None), abandon_on_cancel=True)
+        except SpecError as error:
+            # A damaged file: what was read before that point is worked on, and the run says where it broke.
+            self._run.stopper.set(Stop(exit_code=2, stopped_by=None, message=str(error)))
+            return None
+
+    def _note_end(self, connection: sqlite3.Connection, nth: int, *, complete: bool) -> None:
+        if not complete:
+            return
+        if not self._source.is_stream:
+            assert self._intake is not None
+            self._intake.remove_unseen()
+        total = nth if not self._source.is_stream else connection.execute("SELECT count(*) FROM rows WHERE row IS NOT NULL").fetchone()[0]
+        connection.execute("UPDATE job SET total_rows = ?, inputs = ?, spec_digest = ?", (total, self._record, self._spec_digest))
+
+    def _match(self, connection: sqlite3.Connection, rows: list[Row]) -> tuple[list[Known], dict[int, History]]:
+        assert self._intake is not None
+        known = self._intake.take(rows)
+        if self._fresh:
+            return known, {}
+        compared = self._comparison
+        if compared is not None:
+            again = [
+                one.row_key
+                for one in known
+                if one.row_key in compared.changed_failed or (self._rerun_changed and one.row_key in compared.changed_ok)
+            ]
+            if again:
+                reopen(connection, again, reason="changed", now_utc=self._run.clock.utc(), changed=True)
+        return known, load_histories(connection, [one.row_key for one in known if one.state == PENDING or self._is_again(one)])
+
+    def _is_again(self, one: Known) -> bool:
+        compared = self._comparison
+        if compared is None or one.new:
+            return False
+        return one.row_key in compared.changed_failed or (self._rerun_changed and one.row_key in compared.changed_ok)
+
+    async def _chunk(self, rows: list[Row], nth: int) -> None:
+        run, source = self._run, self._source
+        tally = run.outcomes.tally
+        known, histories = await run.writer.call(lambda connection: self._match(connection, rows))
+        for at, (row, one) in enumerate(zip(rows, known, strict=True), nth):
+            if not source.in_scope(row, at):
+                continue
+            if run.stopper.stop is not None:
+                return
+            tally.seen += 1
+            if one.state != PENDING and not self._is_again(one):
+                if one.state == OK:
+                    tally.ok += 1
+                else:
+                    tally.failed += 1
+                continue
+            await self._hand_on(row, one, histories.get(one.row_key, NO_HISTORY))
+
+    async def _hand_on(self, row: Row, one: Known, history: History) -> None:
+        run, source = self._run, self._source
+        is_repeat = one.nth > 1 and row.identity.startswith("id:")
+        planned = duplicate(row) if is_repeat else source.plan(row, one.pin)
+        bad = isinstance(planned, RowError)
+        work = Work(
+            row_key=one.row_key,
+            position=one.position,
+            custom_id=one.custom_id,
+            draft=None if isinstance(planned, RowError) else planned.draft,
+            chain=() if isinstance(planned, RowError) else tuple(self._lanes[name] for name in planned.chain),
+            history=history,
+            kept=source.keep(row) if not bad or row.fields else None,
+        )
+        if isinstance(planned, RowError):
+            run.outcomes.unfit(work, planned, raw_fingerprint(row))
+            return
+        first = next((lane for lane in work.chain if lane.out is None), work.chain[0])
+        await self._put(first, work)

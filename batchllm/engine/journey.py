@@ -1,0 +1,84 @@
+"""The walk of one row, from its chain of models to exactly one result. Readable from top to bottom; everything it calls does one thing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchllm.admit import Closed
+from batchllm.core.nouns import Reply, RowError
+from batchllm.engine.attempt import Accepted, LaneOut, Rejected, send_one
+from batchllm.engine.work import Work
+from batchllm.retry.decide import Again, Down, Fail, ModelOut, Refused
+from batchllm.rows.request import fingerprint
+
+if TYPE_CHECKING:
+    from batchllm.engine.context import Context
+    from batchllm.engine.lane import Lane, Prepared
+
+
+async def journey(run: Context, work: Work) -> None:
+    """Brings one row to its result, or leaves it pending when the run stops."""
+    lost: tuple[Lane, Prepared, RowError, Rejected] | None = None
+    unasked = False
+    try:
+        for lane in work.chain:
+            if lane.out is not None:
+                unasked = True
+                continue
+            assert work.draft is not None
+            prepared = lane.prepare(lane.request(work.draft), run.clock.utc())
+            end = await _on_lane(run, lane, work, prepared)
+            match end:
+                case Accepted():
+                    run.outcomes.answered(lane, work, fingerprint(prepared.request), end)
+                    return
+                case Rejected(decision=Fail(error=error)):
+                    lost = (lane, prepared, error, end)
+                    work.kind = "fallback"
+                case None:
+                    unasked = True
+                    work.kind = "fallback"
+    except Closed:
+        return
+    if lost is None or unasked:
+        # A model of the chain could not be asked: the row is not lost, it waits for a run that can.
+        run.no_live_model(work)
+        return
+    lane, prepared, error, end = lost
+    run.outcomes.failed(lane, work, error, fingerprint(prepared.request), end)
+
+
+async def _on_lane(run: Context, lane: Lane, work: Work, prepared: Prepared) -> Accepted | Rejected | None:
+    """Tries one model until it answers, or fails the row for good; None when the model itself is lost to this run."""
+    while True:
+        try:
+            if run.before_send is not None:
+                await run.before_send()
+            end = await send_one(run, lane, work, prepared)
+        except LaneOut:
+            return None
+        if isinstance(end, Accepted):
+            run.weather.came_through(lane, answered=True, sent_at=end.sent_at)
+            return end
+        match end.decision:
+            case Refused():
+                run.weather.refused(lane, end.decision, end)
+            case Down(wait_seconds=wait):
+                run.weather.down(lane, wait, end)
+                if lane.outage.down and run.falls_back(lane, work):
+                    return None
+                if not lane.outage.down and wait is None:
+                    await run.park(lane, run.weather.backoff(lane.outage.streak - 1))
+            case Again(delay_seconds=delay):
+                run.weather.shaky(lane, work, end)
+                await run.park(lane, delay)
+            case ModelOut():
+                run.weather.model_out(lane, end.decision)
+                return None
+            case Fail():
+                run.weather.came_through(lane, answered=isinstance(end.reply, Reply), sent_at=end.sent_at)
+                return end
+        if work.kind in {"first", "fallback"}:
+            work.kind = "retry"
+        # Prices move with the hour and estimates with what was learnt.
+        prepared = lane.prepare(prepared.request, run.clock.utc())

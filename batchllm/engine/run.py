@@ -1,0 +1,424 @@
+"""One run of a job, from spec to exit code. The order is the promise:
+
+check (nothing opened, nothing sent) -> open the store (lock) -> compare what changed -> send -> drain -> commit the last -> write the results -> close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sqlite3
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from batchllm.admit import Admission
+from batchllm.core import json
+from batchllm.core.errors import SpecError, StoreError
+from batchllm.core.events import Note, Progress, RowsCompared
+from batchllm.core.money import text_usd, usd_from_pico
+from batchllm.engine.compare import Comparison, compare
+from batchllm.engine.context import Context
+from batchllm.engine.deps import Deps, RunOptions
+from batchllm.engine.feeder import Feeder
+from batchllm.engine.journey import journey
+from batchllm.engine.outcomes import Outcomes
+from batchllm.engine.pool import Pool
+from batchllm.engine.setup import Lanes, cap_of, check_access, check_money, scrubber
+from batchllm.engine.source import Source
+from batchllm.engine.stop import Stop, Stopper
+from batchllm.engine.summary import RowCounts, Summary, Tokens
+from batchllm.engine.weather import Weather
+from batchllm.export.results import write_results
+from batchllm.spec import JobSpec, deadline_utc
+from batchllm.store import Store
+from batchllm.store.read import StoreReader, counts, error_codes, money, row_states
+from batchllm.store.records import Committed
+from batchllm.store.store import keys_where, reopen
+
+_TICK_SECONDS = 0.5
+_HEARTBEAT_SECONDS = 5.0
+
+
+async def run_job(spec: JobSpec, deps: Deps, options: RunOptions) -> Summary:
+    """Runs or resumes a job. Raises SpecError (nothing was sent) and StoreError (the store can't be used)."""
+    return await _Run(spec, deps, options).go()
+
+
+class _Run:
+    """One run, from its checks to its summary."""
+
+    def __init__(self, spec: JobSpec, deps: Deps, options: RunOptions) -> None:
+        self.spec = spec
+        self.deps = deps
+        self.options = options
+        self.clock = deps.clock
+        self.began = deps.clock.now()
+        self.began_utc = deps.clock.utc()
+        self.stopper = Stopper()
+        self.interrupts = 0
+        self.failure: StoreError | None = None
+
+    def say(self, level: Any, text: str) -> None:
+        self.deps.listener(Note(level=level, text=text))
+
+    async def go(self) -> Summary:
+        spec, environ = self.spec, self.deps.environ
+        self.access = check_access(spec, environ)
+        check_money(spec, self.access, self.began_utc)
+        self.source = Source(spec, self.options, environ)
+        self.source.check()
+        self.deadline = deadline_utc(spec.deadline, now_utc=self.began_utc) if spec.deadline is not None else None
+        self.source.prepare_sample()
+        self.results_path = spec.results_path(environ)
+        from batchllm import __version__
+
+        self.version = __version__
+        store = Store.open(
+            spec.store_path(environ),
+            name=spec.name,
+            spec_text=spec.text,
+            spec_path=str(spec.path) if spec.path is not None else None,
+            folder=str(spec.folder),
+            version=__version__,
+            now_utc=self.began_utc,
+            durability=spec.durability,
+            wait=self.options.if_running == "wait",
+        )
+        self.store = store
+        try:
+            return await self._with_store()
+        except sqlite3.Error as error:
+            raise StoreError(f"{store.path}: {error}") from error
+        finally:
+            store.close()
+
+    async def _with_store(self) -> Summary:
+        spec, store = self.spec, self.store
+        self.fresh = not store.has_rows()
+        if self.options.retry_failed is not None:
+            self._put_back(self.options.retry_failed)
+        comparison, rerun = await self._compare()
+        store.begin_run(now_utc=self.began_utc, version=self.version, options=json.text(self.options.as_json()), cap_pico=cap_of(spec))
+        admission = Admission(self.clock, on_broke=self._broke)
+        self.admission = admission
+        lanes = Lanes(spec, clock=self.clock, store=store, cap_pico=cap_of(spec))
+        self.lanes = lanes
+        answered = store.answered()
+        for name, access in self.access.items():
+            lanes.add(name, access, admission, transport=self.deps.transports(name, spec.models[name]), answered=answered)
+        self.stopper.on_stop(self._stopping)
+        has_answers = store.has_answers()
+        first_attempt = store.next_attempt_id()
+        writer = store.start(inline=self.deps.inline, on_commit=self._committed, on_failure=self._store_failed)
+        scrub = scrubber(self.access, spec)
+        self.context = Context(
+            spec=spec,
+            number=store.run,
+            job_id=store.job_id,
+            clock=self.clock,
+            rng=self.deps.rng,
+            admission=admission,
+            writer=writer,
+            stopper=self.stopper,
+            scrubber=scrub,
+            weather=Weather(
+                clock=self.clock, rng=self.deps.rng, retry=spec.retry, stopper=self.stopper, listener=self.deps.listener, pump=admission.pump
+            ),
+            outcomes=Outcomes(
+                writer=writer,
+                clock=self.clock,
+                stopper=self.stopper,
+                scrubber=scrub,
+                run=store.run,
+                has_answers=has_answers,
+                max_failed=spec.max_failed,
+                wants_results=self.deps.on_result is not None,
+            ),
+            listener=self.deps.listener,
+            first_attempt_id=first_attempt,
+            before_send=self.deps.before_send,
+        )
+        try:
+            await self._work(comparison, rerun)
+        finally:
+            with anyio.CancelScope(shield=True):
+                for transport in lanes.transports:
+                    await transport.close()
+                await self._close_writer()
+        return await self._finish()
+
+    def _put_back(self, codes: frozenset[str]) -> None:
+        now = self.clock.utc()
+
+        def work(connection: sqlite3.Connection) -> None:
+            marks = ", ".join("?" * len(codes))
+            where = f"status = 'failed' AND error_code IN ({marks})" if codes else "status = 'failed'"
+            reopen(connection, keys_where(connection, where, sorted(codes)), reason="retry", now_utc=now, changed=False)
+
+        self.store.transaction(work)
+
+    async def _compare(self) -> tuple[Comparison | None, bool]:
+        """The fingerprint pass of a later run, and what to do about answers whose request changed."""
+        store, source = self.store, self.source
+        job = store.job()
+        self.spec_digest = json.digest([self.spec.text, self.spec.overrides_text])
+        self.record = None if source.is_stream else source.record()
+        if self.fresh:
+            # Nothing was answered yet, so nothing can have changed until the files or the spec do.
+            store.transaction(lambda connection: connection.execute("UPDATE job SET inputs = ?, spec_digest = ?", (self.record, self.spec_digest)))
+            return None, False
+        if source.is_stream or (job["inputs"] == self.record and job["spec_digest"] == self.spec_digest):
+            return None, False
+        connection, deployments = store.connection, store.deployments()
+        if self.deps.inline:
+            found = compare(connection, self.spec, source, deployments)
+        else:
+            found = await anyio.to_thread.run_sync(lambda: compare(connection, self.spec, source, deployments))
+        self.deps.listener(found.counts)
+        word = self.spec.on_change
+        if not found.changed_ok_rows:
+            return found, False
+        if word == "ask":
+            word = self.deps.ask_change(found.counts) if self.deps.ask_change is not None else "refuse"  # type: ignore[assignment]
+        if word == "refuse":
+            raise SpecError(_changed_words(found.counts, found.changed_ok_rows))
+        # Until the input's end the old record must not stand: a run that dies half-way has to look again.
+        store.transaction(lambda connection: connection.execute("UPDATE job SET inputs = NULL"))
+        return found, word == "rerun"
+
+    async def _work(self, comparison: Comparison | None, rerun: bool) -> None:
+        context = self.context
+        async with anyio.create_task_group() as side:
+            side.start_soon(self._tick)
+            if self.deps.signals:
+                side.start_soon(self._listen, side.cancel_scope)
+            try:
+                async with anyio.create_task_group() as tasks:
+                    pool = Pool(tasks, lambda work: journey(context, work))
+                    context.spawn = pool.spawn
+                    feeder = Feeder(
+                        context,
+                        self.source,
+                        self.lanes.by_name,
+                        fresh=self.fresh,
+                        comparison=comparison,
+                        rerun_changed=rerun,
+                        inline=self.deps.inline,
+                        record=self.record,
+                        spec_digest=self.spec_digest,
+                        put=pool.put,
+                    )
+                    self.feeder = feeder
+                    self.pool = pool
+                    tasks.start_soon(self._feed, feeder, pool)
+            except* StoreError as group:
+                self._store_failed(_first(group))
+            side.cancel_scope.cancel()
+
+    async def _feed(self, feeder: Feeder, pool: Pool) -> None:
+        try:
+            await feeder.feed()
+        finally:
+            for lane in self.lanes.by_name.values():
+                pool.close(lane)
+
+    async def _close_writer(self) -> None:
+        self.context.outcomes.release()
+        try:
+            writer = self.store.writer
+            assert writer is not None
+            await writer.close()
+        except StoreError as error:
+            self._store_failed(error)
+
+    # What stops a run.
+
+    def _stopping(self, stop: Stop) -> None:
+        self.admission.close()
+        for lane in self.lanes.by_name.values():
+            self.pool.drop(lane)
+        in_flight = self.lanes.everything.in_flight
+        if stop.stopped_by in {"interrupt", "stop"} and in_flight:
+            self.say("warning", f"{stop.message}: finishing {in_flight} requests in flight; press Ctrl-C again to stop at once")
+
+    def _broke(self) -> None:
+        purse = next((lane.purse for lane in self.lanes.by_name.values() if lane.queue.blocked_by == "budget"), None)
+        if purse is None or purse.cap_pico is None:
+            return
+        pinned = ""
+        if purse.pinned_pico:
+            pinned = f", of which {text_usd(purse.pinned_pico)} is held for attempts that may have been billed (`batchllm settle` frees it by your word)"
+        self.stopper.set(
+            Stop(
+                exit_code=3,
+                stopped_by="budget",
+                message=f"the budget of {text_usd(purse.cap_pico)} is used up: {text_usd(purse.spent_pico)} spent, "
+                f"{text_usd(purse.spent_pico + purse.pinned_pico)} at most{pinned}; raise it with --budget to go on",
+            )
+        )
+
+    def _store_failed(self, error: StoreError) -> None:
+        self.failure = self.failure or error
+        self.stopper.set(Stop(exit_code=5, stopped_by="store", message=str(error)))
+
+    def _committed(self, notes: list[Committed]) -> None:
+        if self.deps.on_result is not None:
+            self.deps.on_result([note.result for note in notes])
+
+    async def _listen(self, scope: anyio.CancelScope) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                self.interrupts += 1
+                if self.interrupts == 1:
+                    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+                    self.stopper.set(Stop(exit_code=130, stopped_by="interrupt", message=f"interrupted by {name}; run again to continue"))
+                else:
+                    scope.cancel()
+                    return
+
+    # Once in a while.
+
+    async def _tick(self) -> None:
+        beat = self.clock.now()
+        while True:
+            self._look()
+            now = self.clock.now()
+            if now - beat >= _HEARTBEAT_SECONDS and self.failure is None:
+                beat = now
+                limited, utc = self.limited_by(), self.clock.utc()
+                with contextlib.suppress(StoreError):
+                    await self.context.writer.call(
+                        lambda connection: connection.execute(
+                            "UPDATE runs SET seen_at = ?, limited_by = ? WHERE run = ?", (utc, limited, self.store.run)
+                        )
+                    )
+            await asyncio.sleep(_TICK_SECONDS)
+
+    def _look(self) -> None:
+        self.context.mark()
+        if self.deadline is not None and self.clock.utc() >= self.deadline:
+            self.stopper.set(Stop(exit_code=3, stopped_by="deadline", message=f"the deadline ({self.spec.deadline}) has come; run again to continue"))
+        for lane in self.lanes.by_name.values():
+            self.context.weather.check(lane)
+        self.deps.listener(self.progress())
+
+    def limited_by(self) -> str:
+        """What keeps the run from being faster, right now."""
+        queues = [lane.queue for lane in self.lanes.by_name.values() if lane.queue.waiters]
+        if queues:
+            return max(queues, key=lambda queue: len(queue.waiters)).blocked_by or "latency"
+        lanes = self.lanes.by_name.values()
+        if any(not lane.backlog.empty() for lane in lanes):
+            return "concurrency"
+        return "latency" if self.feeder.finished else "input"
+
+    def progress(self) -> Progress:
+        """For the display."""
+        tally = self.context.outcomes.tally
+        purse = self.lanes.purses[self.lanes.simulated_only]
+        requests, used = self.context.rates()
+        pending = tally.pending
+        done_rate = requests
+        return Progress(
+            total=tally.total,
+            ok=tally.ok,
+            failed=tally.failed,
+            in_flight=self.lanes.everything.in_flight,
+            waiting=self.admission.waiting + sum(lane.backlog.qsize() + lane.parked for lane in self.lanes.by_name.values()),
+            spent_pico=purse.spent_pico,
+            reserved_pico=purse.reserved_pico,
+            cap_pico=purse.cap_pico,
+            simulated=self.lanes.simulated_only,
+            requests_per_minute=requests,
+            tokens_per_minute=used,
+            limited_by=self.limited_by(),
+            eta_seconds=pending / done_rate * 60 if pending is not None and done_rate > 0 else None,
+            seconds=self.clock.now() - self.began,
+        )
+
+    # The end.
+
+    async def _finish(self) -> Summary:
+        stop = self.stopper.stop
+        tally = self.context.outcomes.tally
+        if stop is None:
+            allowed = self.context.outcomes.allowed_failures(tally.total) or 0
+            exit_code, stopped_by, message = (0 if tally.failed <= allowed else 1), None, None
+        else:
+            exit_code, stopped_by, message = stop.exit_code, stop.stopped_by, stop.message
+        if self.failure is None:
+            try:
+                self.store.end_run(now_utc=self.clock.utc(), exit_code=exit_code, stopped_by=stopped_by, message=message)
+            except StoreError as error:
+                self.failure = error
+        if self.failure is not None:
+            raise self.failure
+        self.deps.listener(self.progress())
+        if self.interrupts < 2:  # noqa: PLR2004 - a second Ctrl-C means: at once
+            await self._write_results()
+        return self._summary(exit_code, stopped_by, message)
+
+    async def _write_results(self) -> None:
+        path = self.results_path
+        if path is None:
+            return
+
+        def write() -> None:
+            with StoreReader(self.store.path) as reader:
+                write_results(reader.results(), path)
+
+        if self.deps.inline:
+            write()
+        else:
+            await anyio.to_thread.run_sync(write)
+
+    def _summary(self, exit_code: int, stopped_by: str | None, message: str | None) -> Summary:
+        connection = self.store.connection
+        sums, numbers = money(connection), counts(connection)
+        tally = self.context.outcomes.tally
+        total = tally.total
+        if total is None:
+            (known,) = connection.execute("SELECT total_rows FROM job").fetchone()
+            if known is not None and not self.source.limited and self.options.sample_count is None and self.options.sample_fraction is None:
+                total = known
+        states = row_states(connection, self.source.limit)
+        sampled = self.options.sample_count is not None or self.options.sample_fraction is not None
+        ok, failed = (tally.ok, tally.failed) if sampled else (states.get(1, 0), states.get(2, 0))
+        return Summary(
+            job=self.spec.name,
+            store=str(self.store.path),
+            results=str(self.results_path) if self.results_path is not None else None,
+            rows=RowCounts(total=total, ok=ok, failed=failed, pending=None if total is None else total - ok - failed),
+            cost_usd=usd_from_pico(sums["cost_pico"]) if sums["cost_pico"] is not None else None,
+            reserved_usd=usd_from_pico(sums["reserved_pico"]),
+            tokens=Tokens(**{name: numbers[name] for name in ("input", "output", "cached_input", "cache_write", "reasoning")}),
+            attempts=numbers["attempts"],
+            retries=numbers["retries"],
+            refusals=numbers["refusals"],
+            seconds=self.clock.now() - self.began,
+            stopped_by=stopped_by,
+            errors=error_codes(connection),
+            exit_code=exit_code,
+            message=message,
+        )
+
+
+def _changed_words(counts: RowsCompared, changed_ok: int) -> str:
+    return (
+        f"the job changed: {changed_ok} answered rows now ask something else ({counts.new} new, {counts.changed} changed, {counts.removed} removed, "
+        f"{counts.unchanged} unchanged rows). Nothing was sent. Say what to do with their answers: --on-change rerun (ask again and pay again; "
+        "the old answers move to `history`) or --on-change keep"
+    )
+
+
+def _first(group: BaseExceptionGroup[StoreError]) -> StoreError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, StoreError)
+    return error
+
+

@@ -1,0 +1,156 @@
+"""Where rows come from: the spec's files, a pipe, or a program's own records - as a stream of chunks, with what a later run needs to see a change.
+
+Everything that can be wrong with the input as a whole is said before anything is sent (SpecError, exit 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchllm.core import json
+from batchllm.core.errors import Problem, SpecError
+from batchllm.core.nouns import Code, Draft, Row, RowError
+from batchllm.core.words import count_messages
+from batchllm.engine.deps import RunOptions
+from batchllm.route import Router
+from batchllm.rows import files, first, read, sample
+from batchllm.rows.draft import Drafter
+from batchllm.spec import JobSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A row that can be asked: its draft and the names of its chain."""
+
+    draft: Draft
+    chain: tuple[str, ...]
+
+
+class Source:
+    """The input of one run."""
+
+    def __init__(self, spec: JobSpec, options: RunOptions, environ: Mapping[str, str]) -> None:
+        self._spec = spec
+        self._options = options
+        self.files: tuple[files.InputFile, ...] = ()
+        self.is_stream = options.stream is not None or options.records is not None
+        prompt = spec.prompt
+        self.drafter = Drafter(
+            messages=[(message.role, message.content) for message in prompt.messages] if prompt is not None else None,
+            endpoint=spec.endpoint,
+            override_model=spec.overrides.model,
+            override_request=spec.overrides.request,
+            models={name: model.model for name, model in spec.models.items()},
+        )
+        self.router = Router([(route.when, route.use) for route in spec.routes])
+        self._places: frozenset[int] | None = None
+        self.unnamed_models = 0
+        """Batch lines whose `body.model` names no model of the spec."""
+        if not self.is_stream:
+            if spec.input is None:
+                raise SpecError(Problem(file=_file(spec), path="input", message="no input: name a file under `input`, or give one with --input"))
+            self.files = files.resolve(spec.input_patterns(environ))
+            empty = [Problem(path="input", message=f"{file.name}: the file is empty") for file in self.files if first.is_empty(file)]
+            if empty:
+                raise SpecError(empty)
+
+    @property
+    def _csv(self) -> dict[str, Any]:
+        given = self._spec.input
+        return {} if given is None else {"types": given.types, "delimiter": given.delimiter, "encoding": given.encoding}
+
+    def chunks(self) -> Iterator[list[Row]]:
+        """All rows, in order. A file can be read again; a pipe and records can't."""
+        options = self._options
+        if options.stream is not None:
+            return read.read_stream(options.stream, id_column=self._spec.id)
+        if options.records is not None:
+            return read.from_records(options.records, id_column=self._spec.id)
+        return read.read(self.files, id_column=self._spec.id, **self._csv)
+
+    def check(self) -> None:
+        """Looks at the first readable rows: are the prompt's names and the id column there?"""
+        if self.is_stream:
+            return
+        rows = first.readable(self.files, id_column=self._spec.id, **self._csv)
+        problems = [Problem(file=_file(self._spec), path="prompt", message=text) for text in self.drafter.check(rows)]
+        if self._spec.id is not None:
+            text = first.id_problem(rows, self._spec.id)
+            if text is not None:
+                problems.append(Problem(file=_file(self._spec), path="id", message=text))
+        columns = {name for row in rows for name in row.fields}
+        problems += [
+            Problem(file=_file(self._spec), path="output.keep", message=f"none of the first {len(rows)} rows has a column {name!r}; they have {', '.join(sorted(columns))[:200]}")
+            for name in self._spec.output.keep
+            if rows and name not in columns
+        ]
+        if problems:
+            raise SpecError(problems)
+
+    def plan(self, row: Row, pin: str | None = None) -> Planned | RowError:
+        """What a row asks for, and of whom. `pin`: the model that `retry --model` chose."""
+        draft = self.drafter.draft(row)
+        if isinstance(draft, RowError):
+            return draft
+        if draft.named_model is not None:
+            self.unnamed_models += 1
+        chosen = pin if pin in self._spec.models else draft.pin
+        if chosen is not None:
+            return Planned(draft=draft, chain=(chosen,))
+        chain = self.router.choose(row.fields, count_messages(draft.messages) if self.router.uses_tokens else 0)
+        return chain if isinstance(chain, RowError) else Planned(draft=draft, chain=chain)
+
+    def prepare_sample(self) -> None:
+        """For `--sample N`: one pass that finds the N rows with the smallest hashes."""
+        count = self._options.sample_count
+        if count is not None:
+            if self.is_stream:
+                raise SpecError("--sample N needs files; with stdin give a percentage, such as --sample 1%")
+            self._places = sample.smallest(count, (row.identity for chunk in self.chunks() for row in chunk))
+
+    def in_scope(self, row: Row, nth: int) -> bool:
+        """Whether this run works on the row (`--limit`, `--sample`); `nth` counts rows of this reading from 0."""
+        options = self._options
+        if options.limit is not None and nth >= options.limit:
+            return False
+        if options.sample_fraction is not None:
+            return sample.chosen(row.identity, options.sample_fraction)
+        return self._places is None or nth in self._places
+
+    @property
+    def limit(self) -> int | None:
+        """`--limit`."""
+        return self._options.limit
+
+    @property
+    def limited(self) -> bool:
+        """Whether reading may end before the input does."""
+        return self._options.limit is not None
+
+    def record(self) -> str:
+        """The files as they are now, for the next run's comparison."""
+        return json.text([[str(file.path), file.size, file.mtime_ns] for file in self.files])
+
+    def keep(self, row: Row) -> str | None:
+        """The kept columns as JSON."""
+        names: Sequence[str] = self._spec.output.keep
+        return json.text({name: row.fields.get(name) for name in names}) if names else None
+
+
+def _file(spec: JobSpec) -> str | None:
+    return str(spec.path) if spec.path is not None else None
+
+
+def raw_fingerprint(row: Row) -> str:
+    """What stands for the request of a row that none can be made of: its identity."""
+    return f"row:{row.identity}"
+
+
+DUPLICATE = "an earlier row has the same id; ids must be unique (give this row another one, or leave `id` out to number rows)"
+
+
+def duplicate(row: Row) -> RowError:
+    """The error of a later row with a used id."""
+    return RowError(code=Code.DUPLICATE_ID, message=f"{row.place}: {DUPLICATE}")

@@ -1,0 +1,167 @@
+"""What faults say about the world beyond a row: a limit group that must pause, an endpoint that is down, a model that is refused for good.
+
+Refusals and outages never touch a row (contract 3, "stop or go on"). The trap is the burst: sixty-four requests in flight all come back with the same refusal,
+and it is one refusal; so what was sent before an episode began belongs to it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from batchllm.admit import LimitGroup
+from batchllm.core.clock import Clock
+from batchllm.core.events import Listener, Note
+from batchllm.core.nouns import Kind
+from batchllm.engine.lane import FAULTS_IN_A_ROW, Lane
+from batchllm.engine.stop import Stop, Stopper
+from batchllm.retry.backoff import full_jitter
+from batchllm.retry.decide import ModelOut, Refused
+from batchllm.spec import RetrySpec
+
+if TYPE_CHECKING:
+    from batchllm.engine.attempt import Rejected
+    from batchllm.engine.work import Work
+
+_SHAKY = frozenset({Kind.NETWORK, Kind.TIMEOUT, Kind.GATEWAY_TIMEOUT})
+"""Faults that count for a row, but that a dying endpoint gives too."""
+_DAY_SECONDS = 86_400.0
+_JITTER = 0.1
+"""On top of a server's hint: up to this part of it, and at most a second."""
+
+
+class Weather:
+    """One per run."""
+
+    def __init__(
+        self, *, clock: Clock, rng: random.Random, retry: RetrySpec, stopper: Stopper, listener: Listener, pump: Callable[[], None]
+    ) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._retry = retry
+        self._stopper = stopper
+        self._listener = listener
+        self._pump = pump
+
+    def backoff(self, k: int) -> float:
+        """Seconds of full jitter after `k` earlier waits."""
+        return full_jitter(k, self._retry.initial_seconds, self._retry.max_seconds, self._rng)
+
+    def came_through(self, lane: Lane, *, answered: bool, sent_at: float) -> None:
+        """The endpoint answered (`answered`: and the model did)."""
+        if lane.outage.down:
+            seconds = self._clock.now() - lane.outage.first_at
+            self._listener(Note(level="info", text=f"{lane.name} is back after {_span(seconds)}"))
+        lane.outage.over()
+        if answered:
+            lane.answered = True
+        freed = False
+        for group in lane.groups:
+            if sent_at >= group.episode_at:
+                freed = freed or group.probing
+                group.probing = False
+                group.went_well()
+        if freed:
+            self._pump()
+
+    def refused(self, lane: Lane, decision: Refused, end: Rejected) -> None:
+        """The provider said "not now": its group pauses, once per burst, for the hint or a backoff of its own."""
+        now = self._clock.now()
+        words = end.fault.message if end.fault is not None else ""
+        hint = decision.wait_seconds
+        if hint is None and decision.until_window:
+            hint = _DAY_SECONDS - self._clock.utc() % _DAY_SECONDS
+        lane.outage.fault(now, words)
+        for group in lane.groups:
+            first = group.refused(sent_at=end.sent_at, now=now, factor=0.5)
+            if hint is not None:
+                self._pause(lane, group, now, hint, words, say=first)
+            elif first:
+                group.pause(now + self.backoff(group.refusals - 1) + (self._retry.initial_seconds if decision.slower else 0.0))
+        if hint is None:
+            self._watch(lane, now, "refuses every request")
+
+    def _pause(self, lane: Lane, group: LimitGroup, now: float, hint: float, words: str, *, say: bool) -> None:
+        wait = hint + self._rng.uniform(0.0, min(1.0, hint * _JITTER))
+        if wait > self._retry.max_seconds:
+            # Too long to sit out on the server's word alone: one probe goes out every max_seconds.
+            wait = self._retry.max_seconds
+            group.probing = True
+            if say:
+                self._listener(Note(level="warning", text=f"{lane.name}: the provider asks for a pause of {_span(hint)} ({words}); trying once every {_span(wait)}"))
+        group.pause(now + wait)
+
+    def down(self, lane: Lane, wait: float | None, end: Rejected) -> None:
+        """The endpoint is unreachable or overloaded. Some such faults are noise; a row of them is an outage."""
+        now = self._clock.now()
+        words = end.fault.message if end.fault is not None else ""
+        lane.outage.fault(now, words)
+        if wait is not None:
+            for group in lane.groups:
+                self._pause(lane, group, now, wait, words, say=group.refused(sent_at=end.sent_at, now=now, factor=0.8))
+        elif end.fault is not None and end.fault.kind is Kind.OVERLOAD:
+            lane.own.refused(sent_at=end.sent_at, now=now, factor=0.8)
+        self._maybe_outage(lane, now, end.sent_at)
+
+    def shaky(self, lane: Lane, work: Work, end: Rejected) -> None:
+        """A fault that counted for its row; in the middle of an outage it doesn't."""
+        if end.fault is None or end.fault.kind not in _SHAKY:
+            lane.outage.over()
+            return
+        now = self._clock.now()
+        lane.outage.fault(now, end.fault.message)
+        self._maybe_outage(lane, now, end.sent_at)
+        if lane.outage.down:
+            work.failures[lane.name] -= 1
+
+    def _maybe_outage(self, lane: Lane, now: float, sent_at: float) -> None:
+        outage = lane.outage
+        if not outage.down:
+            if outage.streak < FAULTS_IN_A_ROW:
+                return
+            outage.down = True
+            lane.own.probing = True
+            lane.own.episode_at = now
+            self._listener(Note(level="warning", text=f"{lane.name} is down ({outage.words}); its rows wait, one probe at a time"))
+        elif sent_at < lane.own.episode_at and outage.probes:
+            return  # a straggler of the burst before the probes
+        outage.probes += 1
+        lane.own.episode_at = now
+        lane.own.pause(now + max(self.backoff(outage.probes - 1), self._retry.initial_seconds / 2))
+        self._watch(lane, now, "is down")
+
+    def _watch(self, lane: Lane, now: float, what: str) -> None:
+        outage = lane.outage
+        if outage.streak and now - outage.first_at >= self._retry.outage_seconds:
+            self._stopper.set(
+                Stop(
+                    exit_code=4,
+                    stopped_by="outage",
+                    message=f"{lane.name} {what} for {_span(now - outage.first_at)} ({outage.words}); no row failed by it - run again when it is back",
+                )
+            )
+
+    def check(self, lane: Lane) -> None:
+        """Looked at now and then: an outage ends a run also while nobody probes."""
+        if lane.outage.down:
+            self._watch(lane, self._clock.now(), "is down")
+
+    def model_out(self, lane: Lane, decision: ModelOut) -> None:
+        """Refused for good. One that never answered here means a wrong key, name or account: the run stops before it does harm."""
+        if lane.out is not None:
+            return
+        lane.out = decision.reason
+        if lane.answered:
+            self._listener(Note(level="warning", text=f"{lane.name} is out for this run: {decision.reason}"))
+        else:
+            self._stopper.set(Stop(exit_code=4, stopped_by="provider", message=f"{lane.name}: {decision.reason}"))
+        self._pump()
+
+
+def _span(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
