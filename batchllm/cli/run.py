@@ -1,0 +1,224 @@
+"""`batchllm run`: flags become changes of the spec or options of the run; the engine does the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+_SAMPLE = re.compile(r"(\d+(?:\.\d+)?)\s*%$")
+
+EPILOG = """\b
+Examples:
+  batchllm run jobs/quickstart.yaml
+  batchllm run reviews.yaml --budget 5 --set models.mini.limits.rpm=900
+  batchllm run reviews.yaml --simulate --limit 100
+  cat rows.jsonl | batchllm run reviews.yaml --input - --results - --json
+
+\b
+Exit codes: 0 every row ok, 1 rows failed, 2 spec or input wrong, 3 budget or deadline,
+4 provider, 5 store, 130 interrupted. After 3, 4, 5 and 130 the same command goes on."""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("job", type=click.Path(path_type=Path))
+@click.option("--budget", metavar="USD", help="Hard cap in dollars over the job's whole life.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
+@click.option("--sample", metavar="1%|N", help="A sample of the rows, stable by id.")
+@click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Requests in flight in the whole run.")
+@click.option("--set", "sets", multiple=True, metavar="A.B=C", help="Change a key of the spec for this run; may be repeated.")
+@click.option("--input", "input_", metavar="PATH|-", help="Rows from another file, or JSONL from stdin.")
+@click.option("--name", help="Another job name (and so another store and results).")
+@click.option("--store", type=click.Path(path_type=Path), help="Another store.")
+@click.option("--results", metavar="PATH|-", help="Another results file; - is stdout.")
+@click.option("--retry-failed", is_flag=False, flag_value="", metavar="[CODES]", help="Try failed rows again: all, or those with these codes (a,b).")
+@click.option("--on-change", type=click.Choice(["ask", "rerun", "keep", "refuse"]), help="What to do with ok answers whose request changed.")
+@click.option("--max-failed", metavar="N|P%", help="So many failed rows are still success.")
+@click.option("--if-running", type=click.Choice(["fail", "wait", "skip"]), default="fail", show_default=True, help="When another run holds the job.")
+@click.option("--simulate", is_flag=True, help="Every model simulated: no key, no cost, own store and results (<name>.sim.*).")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object (stdout; with --results - stderr's last line).")
+@click.option("--quiet", is_flag=True, help="Errors only.")
+@click.option("--no-progress", is_flag=True, help="Plain lines instead of the live display.")
+def command(job: Path, **flags: Any) -> None:
+    """Run a job, or resume it: always safe to repeat; failed rows are left alone."""
+    from batchllm.spec import load
+
+    spec = load(job, set=changes(flags))
+    if flags["simulate"]:
+        spec = spec.simulated()
+        given = {key: value for key, value in changes(flags).items() if key in {"store", "results"}}
+        if given:
+            spec = spec.model_copy(update=given)
+    sys.exit(execute(spec, job, flags))
+
+
+def changes(flags: dict[str, Any]) -> dict[str, Any]:
+    """The spec changes that flags stand for. Paths are the current folder's, those in --set the spec's."""
+    from batchllm.spec import literal, parse_set
+
+    changed: dict[str, Any] = dict(parse_set(text) for text in flags["sets"])
+    if flags["budget"] is not None:
+        changed["budget.usd"] = _number(flags["budget"], "--budget")
+    if flags["concurrency"] is not None:
+        changed["concurrency"] = flags["concurrency"]
+    if flags["name"] is not None:
+        changed["name"] = flags["name"]
+    if flags["on_change"] is not None:
+        changed["on_change"] = flags["on_change"]
+    if flags["max_failed"] is not None:
+        text = flags["max_failed"]
+        changed["max_failed"] = int(text) if text.isdigit() else text
+    if flags["store"] is not None:
+        changed["store"] = literal(str(Path.cwd() / flags["store"]))
+    if flags["results"] is not None and flags["results"] != "-":
+        changed["results"] = "none" if flags["results"] == "none" else literal(str(Path.cwd() / flags["results"]))
+    if flags["results"] == "-":
+        changed["results"] = "none"
+    if flags["input_"] is not None and flags["input_"] != "-":
+        changed["input"] = literal(str(Path.cwd() / flags["input_"]))
+    return changed
+
+
+def _number(text: str, flag: str) -> float | int:
+    from decimal import Decimal, InvalidOperation
+
+    from batchllm.core.errors import Problem, SpecError
+
+    try:
+        value = Decimal(text.lstrip("$"))
+    except InvalidOperation:
+        raise SpecError(Problem(file=flag, message=f"expected dollars such as 5 or 0.25, got {text!r}")) from None
+    return int(value) if value == int(value) else float(value)
+
+
+def execute(spec: Any, job: Path, flags: dict[str, Any]) -> int:
+    """Runs the job in this terminal and returns the exit code."""
+    from batchllm.core import json
+    from batchllm.core.clock import LoopClock
+    from batchllm.core.errors import BatchLLMError
+    from batchllm.engine import Deps, run_job
+    from batchllm.store import is_locked
+
+    if flags["if_running"] == "skip" and is_locked(spec.store_path(os.environ)) is not None:
+        click.echo(f"{spec.name} is already running; skipped", err=True)
+        return 0
+    options = _options(flags)
+    to_stdout = flags["results"] == "-"
+    display = _display(spec, flags)
+
+    async def main() -> Any:
+        deps = Deps(clock=LoopClock(), environ=os.environ, listener=display, ask_change=_ask if _is_terminal() else None, signals=True)
+        return await run_job(spec, deps, options)
+
+    with display:
+        try:
+            summary = asyncio.run(main(), loop_factory=_loop_factory()) if sys.version_info >= (3, 12) else _run_311(main)
+        except BatchLLMError as error:
+            display.failed(error)
+            return error.exit_code
+        display.finished(summary, str(job))
+    if to_stdout:
+        _print_results(summary)
+    if flags["as_json"]:
+        click.echo(json.text(summary.as_dict()), err=to_stdout)
+    return int(summary.exit_code)
+
+
+def _print_results(summary: Any) -> None:
+    from batchllm.export.results import write_results
+    from batchllm.store.read import StoreReader
+
+    try:
+        with StoreReader(Path(summary.store)) as reader:
+            write_results(reader.results(), Path("-"))
+    except BrokenPipeError:
+        # The reader has gone; everything is in the store. Python must not complain once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _run_311(main: Any) -> Any:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main())
+
+
+def _options(flags: dict[str, Any]) -> Any:
+    from batchllm.core.errors import Problem, SpecError
+    from batchllm.core.nouns import Code
+    from batchllm.engine import RunOptions
+
+    fraction, count = None, None
+    if flags["sample"] is not None:
+        percent = _SAMPLE.match(flags["sample"].strip())
+        if percent is not None and 0 < float(percent[1]) <= 100:
+            fraction = float(percent[1]) / 100
+        elif flags["sample"].strip().isdigit() and int(flags["sample"]) > 0:
+            count = int(flags["sample"])
+        else:
+            raise SpecError(Problem(file="--sample", message=f"expected a percentage such as 1% or a number of rows, got {flags['sample']!r}"))
+    codes = None
+    if flags["retry_failed"] is not None:
+        codes = frozenset(code.strip() for code in flags["retry_failed"].split(",") if code.strip())
+        unknown = codes - {str(code) for code in Code}
+        if unknown:
+            raise SpecError(Problem(file="--retry-failed", message=f"unknown code {', '.join(sorted(unknown))}; codes are {', '.join(Code)}"))
+    return RunOptions(
+        limit=flags["limit"],
+        sample_fraction=fraction,
+        sample_count=count,
+        retry_failed=codes,
+        if_running=flags["if_running"],
+        stream=sys.stdin.buffer if flags["input_"] == "-" else None,
+    )
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _ask(counts: Any) -> str:
+    click.echo(
+        f"The job changed: {counts.new} new, {counts.changed} changed, {counts.removed} removed, {counts.unchanged} unchanged rows.", err=True
+    )
+    answer = click.prompt("Changed answers: [r]erun (and pay again), [k]eep, or [s]top", type=click.Choice(["r", "k", "s"]), default="s", err=True)
+    return {"r": "rerun", "k": "keep", "s": "refuse"}[answer]
+
+
+class _Lines:
+    """Until a display is there: notes as plain lines."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def __call__(self, event: Any) -> None:
+        if type(event).__name__ == "Note" and not self.quiet:
+            click.echo(f"{event.level}: {event.text}", err=True)
+
+    def failed(self, error: Exception) -> None:
+        click.echo(f"error: {error}", err=True)
+
+    def finished(self, summary: Any, job: str) -> None:
+        if not self.quiet:
+            click.echo(f"{summary.rows} {summary.message or ''}", err=True)
+
+
+def _display(spec: Any, flags: dict[str, Any]) -> Any:
+    return _Lines(quiet=flags["quiet"])
