@@ -24,6 +24,10 @@ class Closed(Exception):  # noqa: N818 - a state, not a fault
     """The run takes no more requests; raised to whoever waits at the door."""
 
 
+class Evicted(Exception):  # noqa: N818 - a state, not a fault
+    """The line was sent away: its model is down and the rows may try another one."""
+
+
 class Lease:
     """What one passing request holds, from admission to its end. `end` must be called exactly once."""
 
@@ -78,6 +82,7 @@ class Admission:
         self._ticket = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._pumping = False
 
     def queue(self, groups: Sequence[LimitGroup], purse: Purse) -> Queue:
         """A new line, for one model."""
@@ -91,7 +96,7 @@ class Admission:
         return sum(len(queue.waiters) for queue in self._queues)
 
     async def reserve(self, queue: Queue, amounts: dict[str, float], pico: int) -> Lease:
-        """Waits its turn. Raises Closed when the run takes no more requests."""
+        """Waits its turn. Raises Closed when the run takes no more requests, Evicted when the line is sent away."""
         if self._closed:
             raise Closed
         self._ticket += 1
@@ -123,8 +128,23 @@ class Admission:
         for group in queue.groups:
             group.end(back, now)
         queue.purse.settle(pico, cost_pico=cost_pico, maybe=maybe)
-        if any(other.waiters for other in self._queues):
-            self.pump()
+        if not self._pumping and any(other.waiters for other in self._queues):
+            # Not at once: a refusal frees its place before its pause is set, and the next one must not slip out in between.
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump_soon)
+
+    def _pump_soon(self) -> None:
+        self._pumping = False
+        self.pump()
+
+    def evict(self, queue: Queue) -> None:
+        """Sends a line away; who can't go elsewhere may queue up again."""
+        while queue.waiters:
+            waiter = queue.waiters.popleft()
+            if not waiter.future.done():
+                waiter.future.set_exception(Evicted())
+        queue.blocked_by = None
+        self.pump()
 
     def close(self) -> None:
         """From now on nobody passes; everybody who waits is told."""
@@ -186,11 +206,11 @@ class Admission:
             if not queue.waiters:
                 queue.blocked_by = None
                 open_queues.remove(queue)
-        self._arm(now, wake)
+        self._arm(wake)
         if broke:
             self._on_broke()
 
-    def _arm(self, now: float, wait: float) -> None:
+    def _arm(self, wait: float) -> None:
         self._disarm()
         if math.isfinite(wait):
             self._timer = asyncio.get_running_loop().call_later(max(wait, _TIMER_FLOOR_SECONDS), self.pump)

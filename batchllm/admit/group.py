@@ -33,7 +33,7 @@ class LimitGroup:
         """What keeps a request from passing and for how many seconds (inf: until something ends); None when it may pass."""
         if now < self.paused_until:
             return ("pause", self.paused_until - now)
-        if self.in_flight >= (1 if self.probing else max(1, int(self.slots))):
+        if self.in_flight + 1 > (1 if self.probing else max(1.0, self.slots)):
             return ("pause" if self.probing else "concurrency", math.inf)
         longest: tuple[str, float] | None = None
         for bucket in self.buckets:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
 
@@ -46,15 +46,9 @@ Exit codes: 0 every row ok, 1 rows failed, 2 spec or input wrong, 3 budget or de
 @click.option("--no-progress", is_flag=True, help="Plain lines instead of the live display.")
 def command(job: Path, **flags: Any) -> None:
     """Run a job, or resume it: always safe to repeat; failed rows are left alone."""
-    from batchllm.spec import load
+    from batchllm.cli._job import spec_to_run
 
-    spec = load(job, set=changes(flags))
-    if flags["simulate"]:
-        spec = spec.simulated()
-        given = {key: value for key, value in changes(flags).items() if key in {"store", "results"}}
-        if given:
-            spec = spec.model_copy(update=given)
-    sys.exit(execute(spec, job, flags))
+    sys.exit(execute(spec_to_run(job, changes(flags), simulate=flags["simulate"]), job, flags))
 
 
 def changes(flags: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +111,7 @@ def execute(spec: Any, job: Path, flags: dict[str, Any]) -> int:
 
     with display:
         try:
-            summary = asyncio.run(main(), loop_factory=_loop_factory()) if sys.version_info >= (3, 12) else _run_311(main)
+            summary = _run(main)
         except BatchLLMError as error:
             display.failed(error)
             return error.exit_code
@@ -149,7 +143,7 @@ def _loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
-def _run_311(main: Any) -> Any:
+def _run(main: Any) -> Any:
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(main())
 
@@ -202,7 +196,7 @@ class _Lines:
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
 
-    def __enter__(self) -> _Lines:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -8,8 +8,11 @@ import click
 
 
 @click.command(
-    epilog="Example: batchllm schema --to job.schema.json, then begin a job file with\n"
-    "`# yaml-language-server: $schema=job.schema.json` and the editor completes and checks it.",
+    epilog="""\b
+Example:
+  batchllm schema --to job.schema.json
+Then begin a job file with this line, and the editor completes and checks it:
+  # yaml-language-server: $schema=job.schema.json""",
 )
 @click.option("--to", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file instead of stdout.")
 def command(to: Path | None) -> None:

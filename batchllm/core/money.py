@@ -10,7 +10,7 @@ from decimal import ROUND_CEILING, Decimal
 PICO_PER_USD = 10**12
 
 
-def pico_from_usd(usd: float | int | str | Decimal) -> int:
+def pico_from_usd(usd: float | str | Decimal) -> int:
     """Exact pico-dollars of a decimal amount; a float is read by its shortest decimal form (0.1 is a tenth). Rounds up below a pico-dollar."""
     return int((Decimal(str(usd)) * PICO_PER_USD).to_integral_value(rounding=ROUND_CEILING))
 

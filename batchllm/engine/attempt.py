@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from batchllm.admit import Closed
+from batchllm.admit import Closed, Evicted
 from batchllm.admit.admission import Lease
 from batchllm.core.nouns import Fault, Kind, Reply, RowError
 from batchllm.core.wire import HttpReply
@@ -58,14 +58,14 @@ class Rejected:
 
 async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> Accepted | Rejected:
     """Sends one request for a row. Raises Closed when the run takes no more; the row then stays pending."""
-    lease = await run.admission.reserve(lane.queue, prepared.amounts, prepared.reserve_pico or 0)
+    lease = await _admitted(run, lane, work, prepared)
     if lane.out is not None:
         lease.end(used=_NOTHING, cost_pico=None, maybe=False)
         raise LaneOut
     clock = run.clock
     attempt_id = run.next_attempt_id()
     utc = clock.utc()
-    prices = lane.prices(utc, prepared.request.params.get("service_tier"))
+    prices = lane.prices(utc, prepared.tier)
     start = AttemptStart(
         attempt_id,
         work.row_key,
@@ -104,7 +104,8 @@ async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
         # JSON can't carry it (a lone surrogate, an integer beyond 64 bits): nothing was sent.
         came = Fault(kind=Kind.BAD_REQUEST, message=f"the request can't be written as JSON: {error}", billed="no", counts=False)
         call = None
-    latency = clock.now() - sent_at
+    ended_at = clock.now()
+    latency = ended_at - sent_at
     body = None
     if isinstance(came, HttpReply):
         outcome: Reply | Fault = lane.codec.decode(came)
@@ -116,19 +117,28 @@ async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
         body = Body(attempt_id, work.row_key, work.attempts, run.scrubbed(call.body), None if response is None else run.scrubbed(response))
     reply = outcome if isinstance(outcome, Reply) else None
     if verdict is None and reply is not None:
-        _settle(run, lane, work, prepared, lease, attempt_id, reply, None, 200, body, outcome="ok")
+        _settle(run, lane, work, prepared, lease, attempt_id, reply, None, 200, body, outcome="ok", sent_utc=utc, now_utc=clock.utc())
         return Accepted(reply, attempt_id, latency, sent_at)
     decision = _decided(run, lane, work, verdict)
     fault = verdict if isinstance(verdict, Fault) else None
     status = came.status if isinstance(came, HttpReply) else None
     assert verdict is not None
     code = verdict.code if isinstance(verdict, RowError) else row_error(verdict).code
-    _settle(run, lane, work, prepared, lease, attempt_id, reply, fault, status, body, outcome=str(code), decision=decision)
+    _settle(run, lane, work, prepared, lease, attempt_id, reply, fault, status, body, outcome=str(code), sent_utc=utc, now_utc=clock.utc(), decision=decision)
     return Rejected(decision, fault=fault, reply=reply, attempt_id=attempt_id, latency_seconds=latency, sent_at=sent_at)
 
 
+async def _admitted(run: Context, lane: Lane, work: Work, prepared: Prepared) -> Lease:
+    while True:
+        try:
+            return await run.admission.reserve(lane.queue, prepared.amounts, prepared.reserve_pico or 0)
+        except Evicted:
+            if run.falls_back(lane, work):
+                raise LaneOut from None
+
+
 class LaneOut(Exception):  # noqa: N818 - a state, not a fault
-    """The model went out while the row waited for it."""
+    """The model went out, or down with `on_outage: fallback`, while the row waited for it."""
 
 
 def _decided(run: Context, lane: Lane, work: Work, verdict: RowError | Fault | None) -> Decision:
@@ -137,17 +147,19 @@ def _decided(run: Context, lane: Lane, work: Work, verdict: RowError | Fault | N
     assert verdict is not None
     error = row_error(verdict)
     words = (verdict.http_status, verdict.message)
+    # `unavailable` is also what costs nothing to repeat; only a gateway's timeout may have been paid for. (`load_histories` tells them apart likewise.)
+    alike = "gateway_timeout" if verdict.kind is Kind.GATEWAY_TIMEOUT else str(error.code)
     work.identical = work.identical + 1 if words == work.last_words else 1
     work.last_words = words
     tally = Tally(
         failures=work.failures.get(lane.name, 0) + 1,
-        same_kind=work.by_outcome.get((lane.name, str(error.code)), 0) + 1,
+        same_kind=work.by_outcome.get((lane.name, alike), 0) + 1,
         identical=work.identical,
     )
     decision = decide(verdict, tally, run.policy, run.rng)
     if isinstance(decision, Again | Fail):
         work.failures[lane.name] = tally.failures
-        work.by_outcome[lane.name, str(error.code)] = tally.same_kind
+        work.by_outcome[lane.name, alike] = tally.same_kind
     return decision
 
 
@@ -164,16 +176,18 @@ def _settle(
     body: Body | None,
     *,
     outcome: str,
+    sent_utc: float,
+    now_utc: float,
     decision: Decision | None = None,
 ) -> None:
     """Books what the attempt cost and gives back what it didn't use. In memory after the queue: commits keep that order."""
-    now_utc = run.clock.utc()
     usage = reply.usage if reply is not None else fault.usage if fault is not None else None
     billed = ("yes" if usage is not None else "maybe") if reply is not None else fault.billed if fault is not None else "maybe"
     cost: int | None = None
     if usage is not None:
-        tier = (reply.service_tier if reply is not None else None) or prepared.request.params.get("service_tier")
-        prices = lane.prices_of_answer(reply.provider_model if reply is not None else None, lease_utc(run, lease), tier)
+        # Prices are those of the sending time.
+        tier = (reply.service_tier if reply is not None else None) or prepared.tier
+        prices = lane.prices_of_answer(reply.provider_model if reply is not None else None, sent_utc, tier)
         cost = prices.price(usage) if prices is not None else None
         if billed == "maybe":
             billed = "yes"
@@ -207,7 +221,7 @@ def _settle(
         ),
         body,
     )
-    lease.end(used=_used(prepared, usage is not None and (usage.input_tokens + usage.output_tokens) or None, fault, decision), cost_pico=cost, maybe=maybe)
+    lease.end(used=_used((usage.input_tokens + usage.output_tokens) or None if usage is not None else None, fault, decision), cost_pico=cost, maybe=maybe)
     if usage is not None:
         lane.learn(prepared.estimate, usage.input_tokens, usage.output_tokens)
         run.used_tokens(usage.input_tokens + usage.output_tokens)
@@ -215,12 +229,7 @@ def _settle(
         run.overdrawn()
 
 
-def lease_utc(run: Context, lease: Lease) -> float:
-    """Wall time at which the lease was taken: prices are those of the sending time."""
-    return run.clock.utc() - (run.clock.now() - lease.sent_at)
-
-
-def _used(prepared: Prepared, tokens: int | None, fault: Fault | None, decision: Decision | None) -> dict[str, float] | None:
+def _used(tokens: int | None, fault: Fault | None, decision: Decision | None) -> dict[str, float] | None:
     """What the provider's limits really charged; None: as reserved."""
     if tokens is not None:
         return {"tpm": float(tokens)}

@@ -27,6 +27,8 @@ class Comparison:
     changed_ok_rows: int
     changed_failed: Bits
     """Failed rows whose request changed: they are tried anew."""
+    removed: Bits
+    """Rows that the input no longer has."""
 
 
 class Judge:
@@ -90,11 +92,14 @@ def compare(connection: sqlite3.Connection, spec: JobSpec, source: Source, deplo
                 changed_failed.add(one.row_key)
         if source.limited and nth >= (source.limit or 0):
             break
-    removed = 0 if source.is_stream or source.limited else len(intake.unseen())
+    removed, gone = Bits(), [] if source.is_stream or source.limited else intake.unseen()
+    for key in gone:
+        removed.add(key)
     connection.execute("DROP TABLE IF EXISTS temp.seen")
     return Comparison(
-        counts=RowsCompared(new=new, changed=changed, removed=removed, unchanged=unchanged),
+        counts=RowsCompared(new=new, changed=changed, removed=len(gone), unchanged=unchanged),
         changed_ok=changed_ok,
         changed_ok_rows=changed_ok_rows,
         changed_failed=changed_failed,
+        removed=removed,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from batchllm.admit import Admission
@@ -44,7 +44,6 @@ class Context:
         outcomes: Outcomes,
         listener: Listener,
         first_attempt_id: int,
-        before_send: Callable[[], Awaitable[None]] | None,
     ) -> None:
         self.spec = spec
         self.number = number
@@ -58,7 +57,6 @@ class Context:
         self.weather = weather
         self.outcomes = outcomes
         self.listener = listener
-        self.before_send = before_send
         self.policy = RetryPolicy(
             max_attempts=spec.retry.max_attempts, initial_seconds=spec.retry.initial_seconds, max_seconds=spec.retry.max_seconds
         )

@@ -11,6 +11,7 @@ from batchllm.core.clock import Clock
 from batchllm.core.events import Listener, RowsCompared
 from batchllm.core.nouns import Result
 from batchllm.core.wire import Transport
+from batchllm.engine.control import Control
 from batchllm.spec import ModelSpec
 
 AskChange = Callable[[RowsCompared], str]
@@ -38,8 +39,10 @@ class Deps:
     """None: nobody is there to be asked."""
     on_result: OnResult | None = None
     """Called with results after their commit."""
-    before_send: Callable[[], Awaitable[None]] | None = None
-    """Waits while the reader of results is behind."""
+    on_known: Callable[[list[Result]], None] | None = None
+    """Called with results that the store has already, as their rows are met in a stream (files have theirs before the run: `Control.stands`)."""
+    on_start: Callable[[Control], Awaitable[None]] | None = None
+    """Awaited before the first row is read: whoever holds the control may stop the run, or hold it back."""
     signals: bool = False
     """Whether SIGINT and SIGTERM are this run's (main thread only)."""
 

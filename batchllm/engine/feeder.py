@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from batchllm.core.errors import SpecError
-from batchllm.core.nouns import Row, RowError
+from batchllm.core.nouns import Result, Row, RowError
 from batchllm.engine.compare import Comparison
+from batchllm.engine.control import Control
 from batchllm.engine.lane import Lane
 from batchllm.engine.source import Source, duplicate, raw_fingerprint
 from batchllm.engine.stop import Stop
@@ -18,6 +19,7 @@ from batchllm.engine.work import Work
 from batchllm.store.intake import Intake, load_histories
 from batchllm.store.records import NO_HISTORY, OK, PENDING, History, Known
 from batchllm.store.store import reopen
+from batchllm.store.stored import results_of
 
 if TYPE_CHECKING:
     from batchllm.engine.context import Context
@@ -41,6 +43,8 @@ class Feeder:
         record: str | None,
         spec_digest: str,
         put: Callable[[Lane, Work], Any],
+        control: Control,
+        on_known: Callable[[list[Result]], None] | None,
     ) -> None:
         self._run = run
         self._source = source
@@ -52,6 +56,8 @@ class Feeder:
         self._record = record
         self._spec_digest = spec_digest
         self._put = put
+        self.control = control
+        self._on_known = on_known if source.is_stream else None
         self._intake: Intake | None = None
         self.finished = False
 
@@ -66,6 +72,7 @@ class Feeder:
             rows = await self._next(chunks)
             if rows is None:
                 break
+            await self.control.wait_free()
             await self._chunk(rows, nth)
             nth += len(rows)
             if run.stopper.stop is not None:
@@ -121,6 +128,7 @@ class Feeder:
     async def _chunk(self, rows: list[Row], nth: int) -> None:
         run, source = self._run, self._source
         tally = run.outcomes.tally
+        done: list[int] = []
         known, histories = await run.writer.call(lambda connection: self._match(connection, rows))
         for at, (row, one) in enumerate(zip(rows, known, strict=True), nth):
             if not source.in_scope(row, at):
@@ -133,8 +141,11 @@ class Feeder:
                     tally.ok += 1
                 else:
                     tally.failed += 1
+                done.append(one.row_key)
                 continue
             await self._hand_on(row, one, histories.get(one.row_key, NO_HISTORY))
+        if done and self._on_known is not None:
+            self._on_known(await run.writer.call(lambda connection: results_of(connection, done)))
 
     async def _hand_on(self, row: Row, one: Known, history: History) -> None:
         run, source = self._run, self._source

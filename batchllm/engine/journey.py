@@ -25,6 +25,10 @@ async def journey(run: Context, work: Work) -> None:
             if lane.out is not None:
                 unasked = True
                 continue
+            if lane.outage.down and run.falls_back(lane, work) and not lane.wants_probe(run.clock.now()):
+                unasked = True
+                work.kind = "fallback"
+                continue
             assert work.draft is not None
             prepared = lane.prepare(lane.request(work.draft), run.clock.utc())
             end = await _on_lane(run, lane, work, prepared)
@@ -52,8 +56,6 @@ async def _on_lane(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
     """Tries one model until it answers, or fails the row for good; None when the model itself is lost to this run."""
     while True:
         try:
-            if run.before_send is not None:
-                await run.before_send()
             end = await send_one(run, lane, work, prepared)
         except LaneOut:
             return None

@@ -6,8 +6,7 @@ Its workers take rows from its queue; a row that only waits for its next try par
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 from batchllm.admit import LimitGroup, Purse
 from batchllm.admit.admission import Queue
@@ -27,17 +26,38 @@ _FIRST_OUTPUT_GUESS = 256
 """Tokens that an answer is expected to have, until the first ones came, where no cap says it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A request, ready for admission at one lane."""
 
-    request: Request
-    estimate: int
-    """Input tokens, as far as the counter knows."""
-    amounts: dict[str, float]
-    """What the limits charge for it."""
-    reserve_pico: int | None
-    """The most that it can cost; None: no price or no bound is known."""
+    __slots__ = ("amounts", "estimate", "request", "reserve_pico", "tier")
+
+    def __init__(self, request: Request, estimate: int, amounts: dict[str, float], reserve_pico: int | None, tier: str | None) -> None:
+        self.request = request
+        self.estimate = estimate
+        """Input tokens, as far as the counter knows."""
+        self.amounts = amounts
+        """What the limits charge for it."""
+        self.reserve_pico = reserve_pico
+        """The most that it can cost; None: no price or no bound is known."""
+        self.tier = tier
+        """The service tier that it asks for."""
+
+
+class _Asked:
+    """What follows from a set of parameters alone: once per lane, unless a row brings its own."""
+
+    __slots__ = ("all", "cap", "merged", "output", "tier")
+
+    def __init__(self, merged: Mapping[str, object], body: Mapping[str, object], documented_output: int | None) -> None:
+        self.merged = merged
+        self.all = {**merged, **body} if body else merged
+        asked = output_cap(self.all)
+        self.output = asked
+        """Output tokens that rate limits are charged for; None: what answers have on average."""
+        self.cap = asked if asked is not None else documented_output
+        """Output tokens that money is reserved for."""
+        tier = self.all.get("service_tier")
+        self.tier = tier if isinstance(tier, str) else None
 
 
 class Outage:
@@ -89,7 +109,6 @@ class Lane:
         spec_request: dict[str, object],
         width: int,
         learnt: Learnt,
-        refunds_output: bool = True,
     ) -> None:
         self.name = name
         self.spec = spec
@@ -99,7 +118,8 @@ class Lane:
         self.transport = transport
         self.counter = counter
         self.own = own
-        self.shared = shared
+        self.groups = (own, *shared)
+        """The groups that a refusal pauses: its own, and those it shares with other models (not the run's slots)."""
         self.queue = queue
         self.purse = purse
         self.simulated = spec.provider == "simulated"
@@ -119,7 +139,9 @@ class Lane:
         self._documented_output = documented_output
         self._learnt = learnt
         self._output_mean = float(_FIRST_OUTPUT_GUESS)
-        self.refunds_output = refunds_output
+        empty = Draft(endpoint="chat", messages=())
+        merged = merge(empty, spec_request=spec_request, model_request=spec.request, body=spec.body).params
+        self._asked = _Asked(merged, spec.body, documented_output)
         # Workers.
         self.workers = 0
         self.idle = 0
@@ -128,6 +150,8 @@ class Lane:
 
     def request(self, draft: Draft) -> Request:
         """The logical request of a row to this model."""
+        if not draft.params:
+            return Request(endpoint=draft.endpoint, messages=draft.messages, params=self._asked.merged, body=self.spec.body)
         return merge(draft, spec_request=self._spec_request, model_request=self.spec.request, body=self.spec.body)
 
     def prices(self, utc: float, tier: str | None = None) -> Prices | None:
@@ -145,26 +169,23 @@ class Lane:
 
     def prepare(self, request: Request, utc: float) -> Prepared:
         """Counts and bounds a request. Microseconds: once per row."""
-        params = {**request.params, **request.body} if request.body else request.params
-        estimate, bound = self.counter.both(request.messages, params)
-        cap = output_cap(params)
-        if cap is None:
-            cap = self._documented_output
+        asked = self._asked
+        if request.params is not asked.merged:
+            asked = _Asked(request.params, request.body, self._documented_output)
+        estimate, bound = self.counter.both(request.messages, asked.all)
+        prices = self._prices(self.spec.model, utc, asked.tier)
         reserve = None
-        prices = self.prices(utc, params.get("service_tier"))
-        if prices is not None and bound is not None and cap is not None:
-            reserve = prices.worst(bound, cap)
-        asked = output_cap(params)
-        tokens = self._learnt.corrected(self.name, estimate)
-        output = asked if asked is not None else self._output_mean
-        return Prepared(request=request, estimate=estimate, amounts={"rpm": 1.0, "tpm": tokens + output}, reserve_pico=reserve)
+        if prices is not None and bound is not None and asked.cap is not None:
+            reserve = prices.worst(bound, asked.cap)
+        output = asked.output if asked.output is not None else self._output_mean
+        return Prepared(request, estimate, {"rpm": 1.0, "tpm": self._learnt.corrected(self.name, estimate) + output}, reserve, asked.tier)
 
     def learn(self, estimate: int, input_tokens: int, output_tokens: int) -> None:
         """What an answer used; the next reservations at the rate limits follow it."""
         self._learnt.observe(self.name, estimate, input_tokens)
         self._output_mean += (max(output_tokens, 1) - self._output_mean) * 0.05
 
-    @property
-    def groups(self) -> tuple[LimitGroup, ...]:
-        """The groups that a refusal pauses: its own, and those it shares with other models (not the run's slots)."""
-        return (self.own, *self.shared)
+    def wants_probe(self, now: float) -> bool:
+        """Whether a row that could go elsewhere should ask a model that is down, to see if it is back."""
+        return not self.own.in_flight and not self.queue.waiters and now >= self.own.paused_until
+

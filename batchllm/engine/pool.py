@@ -46,6 +46,9 @@ class Pool:
                 finally:
                     lane.idle -= 1
                 if work is None:
+                    # A worker that was busy may have taken the wake-up of one that still waits: pass it on.
+                    if lane.idle and lane.backlog.empty():
+                        lane.backlog.put_nowait(None)
                     return
                 if not lane.taken.is_set() and lane.backlog.qsize() < lane.backlog_limit:
                     lane.taken.set()
@@ -70,5 +73,5 @@ class Pool:
 
     @staticmethod
     def _wake_idle(lane: Lane) -> None:
-        for _ in range(lane.idle):
+        if lane.idle:
             lane.backlog.put_nowait(None)

@@ -21,6 +21,7 @@ from batchllm.core.events import Note, Progress, RowsCompared
 from batchllm.core.money import text_usd, usd_from_pico
 from batchllm.engine.compare import Comparison, compare
 from batchllm.engine.context import Context
+from batchllm.engine.control import Control
 from batchllm.engine.deps import Deps, RunOptions
 from batchllm.engine.feeder import Feeder
 from batchllm.engine.journey import journey
@@ -125,7 +126,9 @@ class _Run:
             stopper=self.stopper,
             scrubber=scrub,
             weather=Weather(
-                clock=self.clock, rng=self.deps.rng, retry=spec.retry, stopper=self.stopper, listener=self.deps.listener, pump=admission.pump
+                clock=self.clock, rng=self.deps.rng, retry=spec.retry, stopper=self.stopper, listener=self.deps.listener,
+                pump=admission.pump,
+                evict=admission.evict,
             ),
             outcomes=Outcomes(
                 writer=writer,
@@ -139,7 +142,6 @@ class _Run:
             ),
             listener=self.deps.listener,
             first_attempt_id=first_attempt,
-            before_send=self.deps.before_send,
         )
         try:
             await self._work(comparison, rerun)
@@ -182,7 +184,7 @@ class _Run:
         if not found.changed_ok_rows:
             return found, False
         if word == "ask":
-            word = self.deps.ask_change(found.counts) if self.deps.ask_change is not None else "refuse"  # type: ignore[assignment]
+            word = self.deps.ask_change(found.counts) if self.deps.ask_change is not None else "refuse"  # type: ignore[assignment]  # whoever is asked answers with another of the words
         if word == "refuse":
             raise SpecError(_changed_words(found.counts, found.changed_ok_rows))
         # Until the input's end the old record must not stand: a run that dies half-way has to look again.
@@ -210,6 +212,8 @@ class _Run:
                         record=self.record,
                         spec_digest=self.spec_digest,
                         put=pool.put,
+                        control=self._control(comparison, rerun=rerun),
+                        on_known=self.deps.on_known,
                     )
                     self.feeder = feeder
                     self.pool = pool
@@ -220,10 +224,28 @@ class _Run:
 
     async def _feed(self, feeder: Feeder, pool: Pool) -> None:
         try:
-            await feeder.feed()
+            if self.deps.on_start is not None:
+                await self.deps.on_start(feeder.control)
+            if self.stopper.stop is None:
+                await feeder.feed()
         finally:
             for lane in self.lanes.by_name.values():
                 pool.close(lane)
+
+    def _control(self, comparison: Comparison | None, *, rerun: bool) -> Control:
+        source = self.source
+
+        def stands(*, row_key: int, position: int, identity: str) -> bool:
+            if not source.covers(position, identity):
+                return False
+            if comparison is None:
+                return True
+            gone = row_key in comparison.changed_failed or row_key in comparison.removed
+            return not gone and not (rerun and row_key in comparison.changed_ok)
+
+        return Control(
+            store=self.store.path, fresh=self.fresh, stopper=self.stopper, admission=self.admission, everything=self.lanes.everything, stands=stands
+        )
 
     async def _close_writer(self) -> None:
         self.context.outcomes.release()
@@ -242,7 +264,8 @@ class _Run:
             self.pool.drop(lane)
         in_flight = self.lanes.everything.in_flight
         if stop.stopped_by in {"interrupt", "stop"} and in_flight:
-            self.say("warning", f"{stop.message}: finishing {in_flight} requests in flight; press Ctrl-C again to stop at once")
+            again = "; press Ctrl-C again to stop at once" if stop.stopped_by == "interrupt" else ""
+            self.say("warning", f"{stop.message}: finishing {in_flight} requests in flight{again}")
 
     def _broke(self) -> None:
         purse = next((lane.purse for lane in self.lanes.by_name.values() if lane.queue.blocked_by == "budget"), None)
@@ -291,7 +314,7 @@ class _Run:
                 limited, utc = self.limited_by(), self.clock.utc()
                 with contextlib.suppress(StoreError):
                     await self.context.writer.call(
-                        lambda connection: connection.execute(
+                        lambda connection, utc=utc, limited=limited: connection.execute(  # type: ignore[misc]  # bound now, not when it runs
                             "UPDATE runs SET seen_at = ?, limited_by = ? WHERE run = ?", (utc, limited, self.store.run)
                         )
                     )
@@ -357,8 +380,10 @@ class _Run:
         if self.failure is not None:
             raise self.failure
         self.deps.listener(self.progress())
-        if self.interrupts < 2:  # noqa: PLR2004 - a second Ctrl-C means: at once
+        if self.interrupts < 2:  # a second Ctrl-C means: at once
             await self._write_results()
+        elif self.results_path is not None:
+            message = f"{message}; the results file was not written: `batchllm export` writes it"
         return self._summary(exit_code, stopped_by, message)
 
     async def _write_results(self) -> None:

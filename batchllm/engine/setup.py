@@ -239,7 +239,7 @@ class Lanes:
                 api_key=access.key,
                 headers=access.headers,
                 # OpenAI's own models read the new name only; what is merely compatible often knows the old one only.
-                output_cap_name={"openai": "max_completion_tokens", "openai-compatible": "max_tokens"}.get(model.provider),  # type: ignore[arg-type]
+                output_cap_name={"openai": "max_completion_tokens", "openai-compatible": "max_tokens"}.get(model.provider),  # type: ignore[arg-type]  # one of its two words, or None
                 send_client_request_id=model.provider in {"openai", "simulated"},
             ),
             transport=transport or self._transport(model, finder),

@@ -72,9 +72,13 @@ class Source:
 
     def check(self) -> None:
         """Looks at the first readable rows: are the prompt's names and the id column there?"""
-        if self.is_stream:
-            return
-        rows = first.readable(self.files, id_column=self._spec.id, **self._csv)
+        records = self._options.records
+        if isinstance(records, Sequence):
+            rows = [row for chunk in read.from_records(records[: first.COUNT], id_column=self._spec.id) for row in chunk if row.fields]
+        elif self.is_stream:
+            rows = []
+        else:
+            rows = first.readable(self.files, id_column=self._spec.id, **self._csv)
         problems = [Problem(file=_file(self._spec), path="prompt", message=text) for text in self.drafter.check(rows)]
         if self._spec.id is not None:
             text = first.id_problem(rows, self._spec.id)
@@ -112,11 +116,15 @@ class Source:
 
     def in_scope(self, row: Row, nth: int) -> bool:
         """Whether this run works on the row (`--limit`, `--sample`); `nth` counts rows of this reading from 0."""
+        return self.covers(nth, row.identity)
+
+    def covers(self, nth: int, identity: str) -> bool:
+        """The same, by what a row is matched by."""
         options = self._options
         if options.limit is not None and nth >= options.limit:
             return False
         if options.sample_fraction is not None:
-            return sample.chosen(row.identity, options.sample_fraction)
+            return sample.chosen(identity, options.sample_fraction)
         return self._places is None or nth in self._places
 
     @property

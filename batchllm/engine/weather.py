@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from batchllm.admit import LimitGroup
+from batchllm.admit.admission import Queue
 from batchllm.core.clock import Clock
 from batchllm.core.events import Listener, Note
 from batchllm.core.nouns import Kind
@@ -35,7 +36,7 @@ class Weather:
     """One per run."""
 
     def __init__(
-        self, *, clock: Clock, rng: random.Random, retry: RetrySpec, stopper: Stopper, listener: Listener, pump: Callable[[], None]
+        self, *, clock: Clock, rng: random.Random, retry: RetrySpec, stopper: Stopper, listener: Listener, pump: Callable[[], None], evict: Callable[[Queue], None]
     ) -> None:
         self._clock = clock
         self._rng = rng
@@ -43,6 +44,7 @@ class Weather:
         self._stopper = stopper
         self._listener = listener
         self._pump = pump
+        self._evict = evict
 
     def backoff(self, k: int) -> float:
         """Seconds of full jitter after `k` earlier waits."""
@@ -97,12 +99,13 @@ class Weather:
         now = self._clock.now()
         words = end.fault.message if end.fault is not None else ""
         lane.outage.fault(now, words)
+        straggler = end.sent_at < lane.own.episode_at
         if wait is not None:
             for group in lane.groups:
                 self._pause(lane, group, now, wait, words, say=group.refused(sent_at=end.sent_at, now=now, factor=0.8))
         elif end.fault is not None and end.fault.kind is Kind.OVERLOAD:
             lane.own.refused(sent_at=end.sent_at, now=now, factor=0.8)
-        self._maybe_outage(lane, now, end.sent_at)
+        self._maybe_outage(lane, now, straggler=straggler)
 
     def shaky(self, lane: Lane, work: Work, end: Rejected) -> None:
         """A fault that counted for its row; in the middle of an outage it doesn't."""
@@ -111,11 +114,11 @@ class Weather:
             return
         now = self._clock.now()
         lane.outage.fault(now, end.fault.message)
-        self._maybe_outage(lane, now, end.sent_at)
+        self._maybe_outage(lane, now, straggler=end.sent_at < lane.own.episode_at)
         if lane.outage.down:
             work.failures[lane.name] -= 1
 
-    def _maybe_outage(self, lane: Lane, now: float, sent_at: float) -> None:
+    def _maybe_outage(self, lane: Lane, now: float, *, straggler: bool) -> None:
         outage = lane.outage
         if not outage.down:
             if outage.streak < FAULTS_IN_A_ROW:
@@ -123,8 +126,12 @@ class Weather:
             outage.down = True
             lane.own.probing = True
             lane.own.episode_at = now
-            self._listener(Note(level="warning", text=f"{lane.name} is down ({outage.words}); its rows wait, one probe at a time"))
-        elif sent_at < lane.own.episode_at and outage.probes:
+            moving = self._retry.on_outage == "fallback"
+            what = "its rows move on along their chain" if moving else "its rows wait"
+            self._listener(Note(level="warning", text=f"{lane.name} is down ({outage.words}); {what}, one probe at a time"))
+            if moving:
+                self._evict(lane.queue)
+        elif straggler and outage.probes:
             return  # a straggler of the burst before the probes
         outage.probes += 1
         lane.own.episode_at = now
@@ -133,6 +140,8 @@ class Weather:
 
     def _watch(self, lane: Lane, now: float, what: str) -> None:
         outage = lane.outage
+        if lane.outage.down and self._retry.on_outage == "fallback" and not lane.queue.waiters:
+            return  # whoever could go elsewhere went; only rows that can't are still at the door
         if outage.streak and now - outage.first_at >= self._retry.outage_seconds:
             self._stopper.set(
                 Stop(

@@ -20,6 +20,8 @@ from batchllm.rows.table import read_table
 
 CHUNK_ROWS = 500
 FIRST_CHUNK_ROWS = 20
+LATER = object()
+"""Given by an iterable of records in place of one: the next may take its time, so work on what came already."""
 
 
 def read(
@@ -73,7 +75,7 @@ def from_records(
 ) -> Iterator[list[Row]]:
     """Rows of a program's own dicts."""
     numbers = Records(id_column)
-    return _chunks((record_row(numbers, record) for record in records), chunk_rows, first_chunk_rows)
+    return _chunks((None if record is LATER else record_row(numbers, record) for record in records), chunk_rows, first_chunk_rows)
 
 
 def record_row(records: Records, record: Any) -> Row:

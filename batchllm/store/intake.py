@@ -137,7 +137,7 @@ def load_histories(connection: sqlite3.Connection, keys: Sequence[int]) -> dict[
     attempts: dict[int, int] = {}
     costs: dict[int, int | None] = {}
     query = f"""
-        SELECT l.row_key, d.name, l.outcome, max(l.attempt), sum(l.counted AND l.attempt > r.failures_after),
+        SELECT l.row_key, d.name, CASE WHEN l.outcome = 'unavailable' AND l.http_status IN (504, 524) THEN 'gateway_timeout' ELSE l.outcome END, max(l.attempt), sum(l.counted AND l.attempt > r.failures_after),
                sum(CASE WHEN l.attempt > r.cost_after THEN l.cost_pico END)
         FROM attempt_log l JOIN deployments d ON d.deployment = l.deployment JOIN rows r ON r.row_key = l.row_key
         WHERE l.row_key IN ({_marks(len(keys))}) GROUP BY 1, 2, 3"""  # noqa: S608 - question marks only

@@ -5,19 +5,20 @@ They work on a running job too (WAL readers don't disturb the writer) and never 
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from batchllm.core import json
-from batchllm.core.errors import StoreError
+from batchllm.core.errors import Problem, SpecError, StoreError
 from batchllm.core.nouns import Code, Result, RowError, Usage
 from batchllm.store.store import check_kind
 from batchllm.store.writer import explain
 
-_RESULT = (
+RESULT_COLUMNS = (
     "row_key, row, custom_id, status, output, parsed, model, provider_model, finish_reason, input_tokens, output_tokens, cached_input_tokens, "
     "cache_write_tokens, reasoning_tokens, cost_usd, attempts, latency_seconds, error_code, error_message, shared_from, tool_calls, error_http_status, "
     "error_provider_code, error_retryable, input, attempt_id"
@@ -25,7 +26,7 @@ _RESULT = (
 
 
 def result_of(row: Sequence[Any]) -> Result:
-    """A `Result` from the columns of `_RESULT`."""
+    """A `Result` from the columns of `RESULT_COLUMNS`."""
     (_, position, custom_id, status, output, parsed, model, provider_model, finish, tokens_in, tokens_out, cached, written, reasoning, cost, attempts, latency,
      code, message, shared, calls, http_status, provider_code, retryable, kept, _) = row  # fmt: skip
     return Result(
@@ -72,7 +73,7 @@ class StoreReader:
         except sqlite3.Error as error:
             raise explain(error, str(path)) from error
 
-    def __enter__(self) -> StoreReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -111,10 +112,14 @@ class StoreReader:
         """The same as tuples in the order of the result columns: row_key first, attempt_id last."""
         condition = f"WHERE {where} " if where else ""
         try:
-            yield from self.connection.execute(f"SELECT {_RESULT} FROM results {condition}ORDER BY row", values)  # noqa: S608 - the user's own store and SQL
+            # Not `yield from`: who leaves early would have it close the cursor of a connection that is closed already.
+            for row in self.connection.execute(f"SELECT {RESULT_COLUMNS} FROM results {condition}ORDER BY row", values):  # noqa: S608, UP028 - the user's own SQL; see above
+                yield row
         except sqlite3.Error as error:
             if where:
-                raise StoreError(f"--where {where}: {error}; it is a condition over the columns of `results`, such as \"error_code = 'timeout'\"") from error
+                raise StoreError(
+                    f"--where {where}: {error}; it is a condition over the columns of `results`, such as \"error_code = 'timeout'\""
+                ) from error
             raise explain(error, str(self.path)) from error
 
     def body(self, attempt_id: int | None) -> tuple[str | None, str | None]:
@@ -169,3 +174,162 @@ def error_codes(connection: sqlite3.Connection) -> dict[str, int]:
                WHERE r.row IS NOT NULL AND r.state = 2 GROUP BY 1 ORDER BY 2 DESC"""
         ).fetchall()
     )
+
+
+@contextlib.contextmanager
+def snapshot(reader: StoreReader) -> Iterator[sqlite3.Connection]:
+    """One moment of the store: several questions see the same commit, also while a run goes on."""
+    connection = reader.connection
+    try:
+        connection.execute("BEGIN")
+        try:
+            yield connection
+        finally:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        raise explain(error, str(reader.path)) from error
+
+
+def in_flight(connection: sqlite3.Connection) -> int:
+    """Attempts that were sent and have no end yet."""
+    (count,) = connection.execute("SELECT count(*) FROM attempt_log WHERE outcome = 'in_flight'").fetchone()
+    return int(count)
+
+
+def rates(connection: sqlite3.Connection, *, since_utc: float, slack_seconds: float = 600.0) -> tuple[int, int]:
+    """(requests sent, tokens that came back) since then. Walks the log from its end, so a long log costs nothing; answers slower than `slack_seconds` are missed."""
+
+    def last_before(utc: float) -> int:
+        row = connection.execute("SELECT attempt_id FROM attempt_log WHERE started_at < ? ORDER BY attempt_id DESC LIMIT 1", (utc,)).fetchone()
+        return row[0] if row is not None else 0
+
+    (requests,) = connection.execute("SELECT count(*) FROM attempt_log WHERE attempt_id > ?", (last_before(since_utc),)).fetchone()
+    (tokens,) = connection.execute(
+        "SELECT coalesce(sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)), 0) FROM attempt_log WHERE attempt_id > ? AND ended_at >= ?",
+        (last_before(since_utc - slack_seconds), since_utc),
+    ).fetchone()
+    return (int(requests), int(tokens))
+
+
+def spend_by_model(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    """What each model was asked and cost, in exact money; `cost_pico` is None where no price was known."""
+    query = """SELECT d.name, d.provider, d.model, l.simulated, count(*), sum(l.cost_pico), sum(CASE WHEN l.billed = 'maybe' THEN l.reserved_pico END),
+                      coalesce(sum(l.input_tokens), 0), coalesce(sum(l.output_tokens), 0)
+               FROM attempt_log l JOIN deployments d ON d.deployment = l.deployment GROUP BY l.deployment, l.simulated ORDER BY 6 DESC, 1"""
+    names = ("model", "provider", "model_id", "simulated", "attempts", "cost_pico", "reserved_pico", "input_tokens", "output_tokens")
+    return [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
+
+
+def error_groups(connection: sqlite3.Connection, *, examples: int = 3) -> list[dict[str, Any]]:
+    """Failed rows grouped by cause, most frequent first, each with its first rows as `examples` (row_key, row, custom_id, message)."""
+    cause = "a.error_code, a.error_http_status, a.error_provider_code, d.name"
+    query = f"""
+        WITH ranked AS (
+            SELECT {cause}, r.row_key AS row_key, r.row AS row, r.custom_id AS custom_id, a.error_message AS message,
+                   count(*) OVER (PARTITION BY {cause}) AS rows, sum(a.error_retryable) OVER (PARTITION BY {cause}) AS retryable,
+                   row_number() OVER (PARTITION BY {cause} ORDER BY r.row) AS nth
+            FROM answers a JOIN rows r ON r.row_key = a.row_key LEFT JOIN deployments d ON d.deployment = a.deployment
+            WHERE a.status = 'failed' AND r.row IS NOT NULL)
+        SELECT * FROM ranked WHERE nth <= ? ORDER BY rows DESC, 1, 2, 3, 4, nth"""  # noqa: S608 - constant column names
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for code, status, provider_code, model, key, row, custom_id, message, count, retryable, _ in connection.execute(query, (examples,)):
+        group = groups.setdefault(
+            (code, status, provider_code, model),
+            {
+                "code": code,
+                "http_status": status,
+                "provider_code": provider_code,
+                "model": model,
+                "rows": count,
+                "retryable": bool(retryable),
+                "examples": [],
+            },
+        )
+        group["examples"].append((key, row, custom_id, message or ""))
+    return list(groups.values())
+
+
+def identity(connection: sqlite3.Connection, row_key: int) -> str | None:
+    """What a row is matched with the input by."""
+    row = connection.execute("SELECT identity FROM rows WHERE row_key = ?", (row_key,)).fetchone()
+    return row[0] if row is not None else None
+
+
+def known_ids(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Ids that present rows have -> the state of the first one."""
+    query = "SELECT custom_id, state FROM rows WHERE row IS NOT NULL AND custom_id IN (SELECT value FROM json_each(?)) ORDER BY row DESC"
+    return dict(connection.execute(query, (json.text(list(ids)),)).fetchall())
+
+
+def selection(
+    *, status: str | None = None, codes: Sequence[str] = (), ids: Sequence[str] = (), where: str | None = None
+) -> tuple[str | None, list[Any]]:
+    """A condition over `results` that means all of these, with its values. A user's `where` stands on lines of its own: a comment in it can't hide the rest."""
+    parts: list[str] = []
+    values: list[Any] = []
+    if status is not None:
+        parts.append("status = ?")
+        values.append(status)
+    if codes:
+        parts.append("error_code IN (SELECT value FROM json_each(?))")
+        values.append(json.text(list(codes)))
+    if ids:
+        parts.append("custom_id IN (SELECT value FROM json_each(?))")
+        values.append(json.text(list(ids)))
+    if where is not None:
+        parts.append(f"(\n{where}\n)")
+    return (" AND ".join(parts) or None, values)
+
+
+def check_where(reader: StoreReader, where: str) -> None:
+    """Raises SpecError unless `where` is one condition over the columns of `results`."""
+    condition, _ = selection(where=where)
+    try:
+        # Alone first: `1) OR (1` must not become a condition by our brackets.
+        for text in (where, condition):
+            reader.connection.execute(f"EXPLAIN SELECT 1 FROM results WHERE\n{text}\n")  # noqa: S608 - the user's own store and SQL, read-only
+    except (sqlite3.Error, sqlite3.Warning) as error:
+        raise where_problem(where, error) from error
+
+
+def where_problem(where: str, error: Exception) -> SpecError:
+    """What to say about a condition that SQLite doesn't take."""
+    return SpecError(
+        Problem(
+            file="--where", message=f"{where!r}: {error}; give one SQL condition over the columns of `results`, such as \"error_code = 'timeout'\""
+        )
+    )
+
+
+def finished_rows(reader: StoreReader, condition: str | None, values: Sequence[Any], *, where: str | None) -> Iterator[tuple[Any, ...]]:
+    """Rows of `results` in input order, as tuples for `result_of`. A `where` that fails half-way (such as JSON that can't be read) is a SpecError."""
+    try:
+        # Not `yield from`, as above.
+        for row in reader.connection.execute(f"SELECT {RESULT_COLUMNS} FROM results {'WHERE ' + condition if condition else ''} ORDER BY row", values):  # noqa: S608, UP028 - as above
+            yield row
+    except sqlite3.Error as error:
+        if where is not None:
+            raise where_problem(where, error) from error
+        raise explain(error, str(reader.path)) from error
+
+
+def picked(reader: StoreReader, condition: str | None, values: Sequence[Any], *, where: str | None) -> dict[str, list[int]]:
+    """Keys of finished rows by status."""
+    keys: dict[str, list[int]] = {"ok": [], "failed": []}
+    try:
+        for key, status in reader.connection.execute(f"SELECT row_key, status FROM results {'WHERE ' + condition if condition else ''}", values):  # noqa: S608 - as above
+            keys[status].append(key)
+    except sqlite3.Error as error:
+        if where is not None:
+            raise where_problem(where, error) from error
+        raise explain(error, str(reader.path)) from error
+    return keys
+
+
+def exchange(connection: sqlite3.Connection, row_key: int) -> dict[str, Any]:
+    """Who answered a finished row, and the bodies of the accepted attempt (the last one of a failed row) where they were kept."""
+    query = """SELECT a.finished_at, d.provider, d.model, l.http_status, l.request_id, b.request, b.response
+               FROM answers a LEFT JOIN deployments d ON d.deployment = a.deployment LEFT JOIN attempt_log l ON l.attempt_id = a.attempt_id
+                    LEFT JOIN bodies b ON b.attempt_id = a.attempt_id WHERE a.row_key = ?"""
+    names = ("finished_at", "provider", "model_id", "http_status", "request_id", "request", "response")
+    return dict(zip(names, connection.execute(query, (row_key,)).fetchone() or (None,) * len(names), strict=True))

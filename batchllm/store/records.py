@@ -121,7 +121,7 @@ class History:
     failures: Mapping[str, int] = field(default_factory=dict)
     """Per model name: attempts that failed without a refusal and count towards max_attempts."""
     by_outcome: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """(model name, outcome) -> how many of those."""
+    """(model name, outcome; `gateway_timeout` for a 504) -> how many of those."""
     cost_pico: int | None = None
     """Known cost since the request last changed."""
 

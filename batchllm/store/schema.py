@@ -187,14 +187,14 @@ SELECT r.row_key, r.row, r.custom_id, a.status, a.output, a.parsed, d.name AS mo
        a.tool_calls, a.error_http_status, a.error_provider_code, a.error_retryable, a.attempt_id
 FROM rows r JOIN answers a ON a.row_key = r.row_key LEFT JOIN deployments d ON d.deployment = a.deployment
 WHERE r.row IS NOT NULL
-""",
+""",  # noqa: S608 - constants only
     "attempts": f"""
 SELECT l.row_key, r.custom_id, l.attempt, l.kind, d.name AS model, {_TIME.format("l.started_at")} AS started_at, {_TIME.format("l.ended_at")} AS ended_at,
        l.http_status, l.outcome, l.billed, l.reserved_pico / 1e12 AS reserved_usd, l.cost_pico / 1e12 AS cost_usd, l.request_id, l.run,
        l.attempt_id, l.counted, l.refused, l.simulated, l.price_version, l.provider_cost_usd, l.input_tokens, l.output_tokens, l.cached_input_tokens,
        l.cache_write_tokens, l.reasoning_tokens, l.message, l.settled, l.reserved_pico, l.cost_pico
 FROM attempt_log l JOIN rows r ON r.row_key = l.row_key JOIN deployments d ON d.deployment = l.deployment
-""",
+""",  # noqa: S608 - constants only
     "summary": """
 SELECT j.name AS job, j.total_rows AS total,
        (SELECT count(*) FROM rows WHERE row IS NOT NULL AND state = 1) AS ok,

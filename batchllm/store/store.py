@@ -77,7 +77,10 @@ class Store:
         wait: bool = False,
     ) -> Store:
         """Takes the lock, brings the schema up to date and settles what a dead run left. Raises StoreError (exit 5)."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{path.parent}: can't make this folder for the store ({error.strerror}); choose another place with --store") from error
         lock = StoreLock(path)
         lock.take(wait=wait)
         try:
@@ -107,7 +110,7 @@ class Store:
             connection = _connect(path)
             if check_kind(connection, path):
                 connection.close()
-                raise StoreError(f"{path}: this file holds no job yet; start the job with `batchllm run`")
+                raise StoreError(f"{path}: this file holds no job yet; start the job with `batchllm run`")  # noqa: TRY301 - the way out that frees the lock
             store = cls(path, connection, lock)
             store._pragmas(durability)
             schema.migrate(connection)

@@ -11,7 +11,8 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from batchllm.core.errors import StoreError
@@ -19,32 +20,53 @@ from batchllm.store.records import FAILED, OK, Answer, AttemptEnd, AttemptStart,
 
 T = TypeVar("T")
 
-_JOURNAL_COLUMNS = ", ".join(AttemptStart._fields)
-_ANSWER_COLUMNS = ", ".join(Answer._fields)
-_SQL_BODY = "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?)"
-_SQL_END = "UPDATE attempt_log SET " + ", ".join(f"{name} = ?" for name in AttemptEnd._fields[:-1]) + " WHERE attempt_id = ?"
-_SQL_STATE = "UPDATE rows SET state = ? WHERE row_key = ?"
 _GATHER_SECONDS = 0.002
 """How long a commit waits for company. Far below any provider's latency, and it turns thousands of small commits a second into hundreds."""
-_WIDE = 16
+_WIDTHS = (64, 16, 4, 1)
+"""Rows of one statement."""
 
 
-def _values(table: str, columns: str, width: int, rows: int, verb: str = "INSERT") -> str:
-    one = "(" + ", ".join("?" * width) + ")"
-    return f"{verb} INTO {table} ({columns}) VALUES " + ", ".join([one] * rows)
+def _rows_of_marks(width: int, rows: int) -> str:
+    return ", ".join(["(" + ", ".join("?" * width) + ")"] * rows)
+
+
+def _insert(verb: str, table: str, columns: Sequence[str], rows: int) -> str:
+    return f"{verb} INTO {table} ({', '.join(columns)}) VALUES {_rows_of_marks(len(columns), rows)}"
+
+
+def _update_ends(rows: int) -> str:
+    columns = AttemptEnd._fields
+    sets = ", ".join(f"{name} = v.column{at}" for at, name in enumerate(columns[:-1], 1))
+    return f"UPDATE attempt_log SET {sets} FROM (VALUES {_rows_of_marks(len(columns), rows)}) AS v WHERE attempt_id = v.column{len(columns)}"  # noqa: S608 - constant names
 
 
 # One statement for many rows: each step of SQLite hands the interpreter lock over and back, and under load every hand-over waits for the busy event loop.
-_JOURNAL = {n: _values("attempt_log", _JOURNAL_COLUMNS, len(AttemptStart._fields), n) for n in (1, _WIDE)}
-_ANSWER = {n: _values("answers", _ANSWER_COLUMNS, len(Answer._fields), n, "INSERT OR REPLACE") for n in (1, _WIDE)}
+_JOURNAL = {n: _insert("INSERT", "attempt_log", AttemptStart._fields, n) for n in _WIDTHS}
+_ANSWER = {n: _insert("INSERT OR REPLACE", "answers", Answer._fields, n) for n in _WIDTHS}
+_BODY = {n: _insert("INSERT OR REPLACE", "bodies", Body._fields, n) for n in _WIDTHS}
+_END = {n: _update_ends(n) for n in _WIDTHS}
+_STATE = {n: f"UPDATE rows SET state = ? WHERE row_key IN ({', '.join('?' * n)})" for n in _WIDTHS}  # noqa: S608 - question marks only
 
 
-def _insert(connection: sqlite3.Connection, statements: dict[int, str], rows: Sequence[tuple[Any, ...]]) -> None:
+def _pieces(count: int) -> Iterator[tuple[int, int]]:
+    """(from, how many): few wide statements instead of many narrow ones."""
     at = 0
-    while at < len(rows):
-        size = _WIDE if len(rows) - at >= _WIDE else 1
-        connection.execute(statements[size], [value for row in rows[at : at + size] for value in row])
-        at += size
+    for width in _WIDTHS:
+        while count - at >= width:
+            yield at, width
+            at += width
+
+
+def _write(connection: sqlite3.Connection, statements: dict[int, str], rows: Sequence[tuple[Any, ...]]) -> None:
+    for at, width in _pieces(len(rows)):
+        connection.execute(statements[width], list(chain.from_iterable(rows[at : at + width])))
+
+
+def _set_states(connection: sqlite3.Connection, answers: Sequence[Answer]) -> None:
+    for state, status in ((OK, "ok"), (FAILED, "failed")):
+        keys = [answer.row_key for answer in answers if answer.status == status]
+        for at, width in _pieces(len(keys)):
+            connection.execute(_STATE[width], [state, *keys[at : at + width]])
 
 
 class _Group:
@@ -71,14 +93,14 @@ def write_group(connection: sqlite3.Connection, group: _Group) -> list[Any]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if group.journal:
-            _insert(connection, _JOURNAL, group.journal)
+            _write(connection, _JOURNAL, group.journal)
         if group.ends:
-            connection.executemany(_SQL_END, group.ends)
+            _write(connection, _END, group.ends)
         if group.bodies:
-            connection.executemany(_SQL_BODY, group.bodies)
+            _write(connection, _BODY, group.bodies)
         if group.answers:
-            _insert(connection, _ANSWER, group.answers)
-            connection.executemany(_SQL_STATE, [(OK if answer.status == "ok" else FAILED, answer.row_key) for answer in group.answers])
+            _write(connection, _ANSWER, group.answers)
+            _set_states(connection, group.answers)
         results = [call(connection) for call, _ in group.calls]
         connection.execute("COMMIT")
     except BaseException:
@@ -152,7 +174,8 @@ class ThreadWriter:
         with self._lock:
             self._group.journal.append(start)
             self._group.waiters.append(future)
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
         return future
 
     def end(self, end: AttemptEnd, body: Body | None) -> None:
@@ -162,7 +185,8 @@ class ThreadWriter:
             group.ends.append(end)
             if body is not None:
                 group.bodies.append(body)
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
     def answer(self, answer: Answer, note: Committed | None) -> None:
         """Queues a row's outcome; `note` goes to `on_commit` after the commit."""
@@ -171,7 +195,8 @@ class ThreadWriter:
             group.answers.append(answer)
             if note is not None:
                 group.notes.append(note)
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
     def call(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Runs `work` inside the next transaction, in the writer's thread."""
@@ -181,14 +206,15 @@ class ThreadWriter:
             return future
         with self._lock:
             self._group.calls.append((work, future))
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
         return future
 
     async def close(self) -> None:
         """Writes what is queued and ends the thread. Raises StoreError when the last commit failed."""
         self._closing = True
         self._wake.set()
-        while self._thread.is_alive():
+        while self._thread.is_alive():  # noqa: ASYNC110 - a thread's end sets no event of the loop
             await asyncio.sleep(0.002)
         if self._kept:
             # A failed store gets one more chance with the answers that are already paid for.

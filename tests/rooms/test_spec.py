@@ -206,9 +206,9 @@ def test_simulated_touches_no_network_and_no_other_store() -> None:
 def test_specs_are_frozen() -> None:
     job = build({"models": MINI})
     with pytest.raises(ValueError, match="frozen"):
-        job.name = "other"  # type: ignore[misc]
+        job.name = "other"  # type: ignore[misc]  # that is the test
     with pytest.raises(ValueError, match="frozen"):
-        job.retry.max_attempts = 1  # type: ignore[misc]
+        job.retry.max_attempts = 1  # type: ignore[misc]  # that is the test
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,150 @@
+"""`batchllm export`: the results of a job, in any format, with input columns and bodies where they are wanted."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from batchllm.cli._job import Job, find, job_argument
+from batchllm.core.errors import Problem, SpecError
+
+if TYPE_CHECKING:
+    from batchllm.report.gather import InputRows, Wanted
+    from batchllm.store.read import StoreReader
+
+_EPILOG = """\b
+Examples:
+  batchllm export reviews.yaml > results.jsonl
+  batchllm export reviews.yaml --to results.csv --with text,stars
+  batchllm export reviews.yaml --status failed --include request,response
+  batchllm export reviews.yaml --where "cost_usd > 0.01 and model = 'strong'"
+  batchllm export reviews.db --format openai --to output.jsonl"""
+_BODIES = ("request", "response")
+_FOREIGN = frozenset({".parquet", ".tsv", ".xls", ".xlsx", ".gz", ".zst", ".zip", ".db"})
+
+
+def _names(_ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
+    if text is not None and not names:
+        raise click.BadParameter("expected names with commas between them", param=param)
+    return names
+
+
+@click.command(epilog=_EPILOG)
+@job_argument
+@click.option("--format", "form", type=click.Choice(["jsonl", "openai", "csv"]), help="Default: by the extension of --to, else jsonl.")
+@click.option("--to", metavar="PATH|-", default="-", help="The file, replaced when all is written.  [default: stdout]")
+@click.option("--with", "columns", metavar="all|COLUMNS", callback=_names, help="Input columns, a,b: from the store, or read from the input again.")
+@click.option("--status", type=click.Choice(["ok", "failed"]), help="Only such rows.")
+@click.option("--where", metavar="SQL", help="Only rows that meet a condition over the columns of `results`.")
+@click.option("--include", metavar="request,response", callback=_names, help="The kept bodies, as JSON where they are JSON.")
+def command(
+    job: str,
+    store: Path | None,
+    name: str | None,
+    simulate: bool,
+    form: str | None,
+    to: str,
+    columns: tuple[str, ...],
+    status: str | None,
+    where: str | None,
+    include: tuple[str, ...],
+) -> None:
+    """Write the results in input order: jsonl (as `run` does), csv, or the output lines of OpenAI's Batch API."""
+    from batchllm.report.gather import Wanted
+
+    found = find(job, store=store, name=name, simulate=simulate)
+    form = form or _format(to)
+    unknown = [part for part in include if part not in _BODIES]
+    if unknown:
+        raise SpecError(Problem(file="--include", message=f"there is request and response, not {unknown[0]!r}"))
+    if form == "openai" and (columns or include):
+        raise SpecError("--format openai has lines of a fixed form; --with and --include go with jsonl and csv")
+    wanted = Wanted(status=status, where=where, columns=() if columns == ("all",) else columns, all_columns=columns == ("all",), include=include)
+    _check_target(found, to)
+    with found.read() as reader:
+        if where is not None:
+            from batchllm.store.read import check_where
+
+            check_where(reader, where)
+        _write(_encoded(found, reader, wanted, form), to)
+
+
+def _format(to: str) -> str:
+    suffix = Path(to).suffix.lower()
+    if to != "-" and suffix in _FOREIGN:
+        raise SpecError(Problem(file="--to", message=f"{to}: this version can't write {suffix}; use .jsonl or .csv"))
+    return "csv" if suffix == ".csv" else "jsonl"
+
+
+def _check_target(found: Job, to: str) -> None:
+    """An export must not replace the job's own files."""
+    target = Path(to)
+    if to == "-" or not target.exists():
+        return
+    own = [found.store]
+    if found.spec is not None:
+        own += [found.spec.path] if found.spec.path is not None else []
+        try:
+            from batchllm.rows.files import resolve
+
+            own += [file.path for file in resolve(found.spec.input_patterns(os.environ))]
+        except SpecError:
+            pass  # the input is gone: then it can't be the target
+    if any(path.exists() and target.samefile(path) for path in own):
+        raise SpecError(Problem(file="--to", message=f"{to} is the job's own store, spec or input; choose another file"))
+
+
+def _encoded(found: Job, reader: StoreReader, wanted: Wanted, form: str) -> Iterator[bytes]:
+    from batchllm.export.lines import csv, jsonl
+    from batchllm.report.gather import gather, gather_openai, kept_columns
+
+    if form == "openai":
+        return gather_openai(reader, wanted)
+    kept = kept_columns(reader)
+    source = _source(found, wanted, kept)
+    lines = gather(reader, wanted, source)
+    if form == "jsonl":
+        return jsonl(lines)
+    more = source.names() if source is not None and wanted.all_columns else wanted.columns
+    return csv(lines, columns=list(dict.fromkeys([*kept, *more])), extras=wanted.include)
+
+
+def _source(found: Job, wanted: Wanted, kept: list[str]) -> InputRows | None:
+    """The input, when columns are wanted that the store hasn't."""
+    from batchllm.report.gather import InputRows
+
+    missing = [name for name in wanted.columns if name not in kept]
+    if not missing and not wanted.all_columns:
+        return None
+    what = "the input columns are" if wanted.all_columns else f"the column {missing[0]!r} is"
+    why = f"{what} not in the store (`output.keep` keeps columns)"
+    if found.spec is None:
+        raise SpecError(f"{why}, and its spec can't be read: {found.problem}")
+    try:
+        source = InputRows(found.spec, os.environ)
+    except SpecError as error:
+        raise SpecError(f"{why}, and the input can't be read again: {error}") from error
+    source.check(missing)
+    return source
+
+
+def _write(lines: Iterator[bytes], to: str) -> None:
+    from batchllm.export.results import replacing, write_stdout
+
+    try:
+        if to == "-":
+            write_stdout(lines)
+            return
+        with replacing(Path(to)) as file:
+            for line in lines:
+                file.write(line)
+        click.echo(f"wrote {to}", err=True)
+    except BrokenPipeError:
+        # The reader has what it wanted (`| head`). Python would complain once more when it flushes stdout at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

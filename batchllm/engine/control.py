@@ -1,0 +1,76 @@
+"""What a program holds of its own run: it may stop it, hold requests back while results are not taken, and ask which stored results still stand.
+
+The trap: a wait before admission would not hold anything back, because rows that already stand at the door would still be let through. So the door itself
+(the group that every request passes) is shut, and the feeder waits too, or rows that need no request would fill the memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from batchllm.admit import Admission, LimitGroup
+from batchllm.engine.stop import Stop, Stopper
+
+
+class Stands(Protocol):
+    """Whether a stored result is one of this run's scope that it will not ask for again."""
+
+    def __call__(self, *, row_key: int, position: int, identity: str) -> bool: ...
+
+
+class Control:
+    """One per run; belongs to the run's loop."""
+
+    def __init__(self, *, store: Path, fresh: bool, stopper: Stopper, admission: Admission, everything: LimitGroup, stands: Stands) -> None:
+        self.store = store
+        self.fresh = fresh
+        """Whether the store held no rows when the run began."""
+        self.stands = stands
+        self._stopper = stopper
+        self._admission = admission
+        self._everything = everything
+        self._free = asyncio.Event()
+        self._free.set()
+        stopper.on_stop(lambda _stop: self._free.set())
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing new is sent any more, for whatever reason."""
+        return self._stopper.stop is not None
+
+    def stop(self, *, message: str, stopped_by: str = "stop") -> None:
+        """Nothing new is sent; what is in flight may finish. The first reason wins."""
+        self._stopper.set(Stop(exit_code=130, stopped_by=stopped_by, message=message))
+
+    def on_stop(self, call: Callable[[], None]) -> None:
+        """`call` is called when the run stops; at once if it has."""
+        if self.stopped:
+            call()
+        else:
+            self._stopper.on_stop(lambda _stop: call())
+
+    @property
+    def held(self) -> bool:
+        """Whether requests are held back."""
+        return not self._free.is_set()
+
+    def hold(self) -> None:
+        """Sends nothing until `release`."""
+        if not self.stopped:
+            self._free.clear()
+            self._everything.paused_until = math.inf
+
+    def release(self) -> None:
+        """Sends again."""
+        if self.held:
+            self._free.set()
+            self._everything.paused_until = -math.inf
+            self._admission.pump()
+
+    async def wait_free(self) -> None:
+        """Waits while requests are held back; not beyond a stop."""
+        await self._free.wait()

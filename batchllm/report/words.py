@@ -1,0 +1,105 @@
+"""The end of a run, in a few lines for people: what came out, what it cost, where it is, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from batchllm.core.money import pico_from_usd, text_usd
+from batchllm.engine.summary import RowCounts, Summary
+from batchllm.report.text import clean, columns, counted, rows, span
+
+
+def money_words(spent_pico: int | None, reserved_pico: int, *, simulated: bool) -> str:
+    """`$1.23 (at most $1.30)`, with `simulated` behind simulated dollars. Without a known price the sum is `unknown`."""
+    words = text_usd(spent_pico) + (" simulated" if simulated else "")
+    if reserved_pico:
+        words += f" (at most {text_usd((spent_pico or 0) + reserved_pico)})"
+    return words
+
+
+def row_words(counts: RowCounts) -> str:
+    """`95 ok, 5 failed, 20 pending of 120`."""
+    words = [f"{counts.ok:,} ok"]
+    if counts.failed:
+        words.append(f"{counts.failed:,} failed")
+    if counts.pending:
+        words.append(f"{counts.pending:,} pending")
+    end = "" if counts.total is None else f" of {counts.total:,}"
+    return ", ".join(words) + (end or " (the input's end is not known yet)")
+
+
+def token_words(sums: Mapping[str, int]) -> str:
+    """`1,234 in (200 cached), 567 out (80 reasoning)`."""
+    words = f"{sums['input']:,} in"
+    cached = [f"{sums[key]:,} {name}" for key, name in (("cached_input", "cached"), ("cache_write", "cache write")) if sums[key]]
+    words += f" ({', '.join(cached)})" if cached else ""
+    words += f", {sums['output']:,} out"
+    return words + (f" ({sums['reasoning']:,} reasoning)" if sums["reasoning"] else "")
+
+
+def attempt_words(attempts: int, retries: int, refusals: int) -> str:
+    """`1,310 requests (12 retries, 3 refusals)`."""
+    more = [counted(retries, "retry").replace("retrys", "retries")] if retries else []
+    if refusals:
+        more.append(counted(refusals, "refusal"))
+    return counted(attempts, "request") + (f" ({', '.join(more)})" if more else "")
+
+
+def error_words(errors: Mapping[str, int]) -> str:
+    """`timeout 3, refused 1`."""
+    return ", ".join(f"{code} {count:,}" for code, count in errors.items())
+
+
+def headline(summary: Summary) -> str:
+    """How it ended, in one line."""
+    ends = {
+        "budget": "stopped by the budget",
+        "deadline": "stopped by the deadline",
+        "provider": "stopped by a provider",
+        "outage": "stopped by an outage",
+        "store": "stopped by the store",
+        "interrupt": "interrupted",
+        "stop": "stopped",
+    }
+    if summary.stopped_by is not None:
+        end = ends.get(summary.stopped_by, f"stopped by {summary.stopped_by}")
+    elif summary.rows.pending or (summary.message is not None and summary.exit_code):
+        end = "stopped"
+    else:
+        end = "finished"
+    return f"{clean(summary.job)}: {end} after {span(summary.seconds)}"
+
+
+def summary_lines(summary: Summary, *, job: str, simulated: bool) -> list[str]:
+    """The whole summary. `job` is how the user names the job on the command line, flags such as --simulate included."""
+    spent = None if summary.cost_usd is None else pico_from_usd(summary.cost_usd)
+    tokens = {name: getattr(summary.tokens, name) for name in ("input", "output", "cached_input", "cache_write", "reasoning")}
+    table = [("rows", row_words(summary.rows))]
+    if summary.errors:
+        table.append(("errors", error_words(summary.errors)))
+    table += [
+        ("spent", money_words(spent, pico_from_usd(summary.reserved_usd), simulated=simulated)),
+        ("tokens", token_words(tokens)),
+        ("sent", attempt_words(summary.attempts, summary.retries, summary.refusals)),
+    ]
+    if summary.results is not None:
+        table.append(("results", summary.results))
+    table.append(("store", summary.store))
+    lines = [headline(summary), *columns(table)]
+    if summary.message is not None:
+        lines.append(f"  {clean(summary.message)}")
+    steps = list(next_steps(summary, job=job))
+    return [*lines, *(f"  -> {step}" for step in steps)]
+
+
+def next_steps(summary: Summary, *, job: str) -> Iterator[str]:
+    """What a person may want to do now, each with its command."""
+    if summary.stopped_by == "budget":
+        yield f"go on with more money: batchllm run {job} --budget USD"
+    elif summary.stopped_by is not None or summary.rows.pending:
+        yield f"go on: batchllm run {job}"
+    if summary.rows.failed:
+        yield f"{rows(summary.rows.failed)} failed, see why: batchllm errors {job}"
+        yield f"try them again: batchllm run {job} --retry-failed"
+    if summary.reserved_usd:
+        yield f"{text_usd(pico_from_usd(summary.reserved_usd))} is held for requests that may have been billed: batchllm settle {job}"

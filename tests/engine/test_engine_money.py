@@ -1,0 +1,138 @@
+"""Guarantee 3 and 9: at every instant spent + reserved <= cap, the provider's bill stays under it, the cap is used up, and unknown is not zero."""
+
+from __future__ import annotations
+
+import pytest
+from world import Scripted, bad, good, rows
+
+from batchllm.admit import Purse
+from batchllm.core.errors import SpecError
+from batchllm.core.nouns import Fault, Kind
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Every purse of the run, asserting the promise at each admission."""
+    purses: list[Purse] = []
+    hold = Purse.hold
+
+    def checked(self: Purse, pico: int) -> None:
+        hold(self, pico)
+        assert self.cap_pico is None or self.spent_pico + self.reserved_pico <= self.cap_pico
+        if self not in purses:
+            purses.append(self)
+
+    monkeypatch.setattr(Purse, "hold", checked)
+    return purses
+
+
+FAULTS = {"none": {}, "faults": {"faults": 0.3, "latency_sigma": 0.5}}
+
+
+@pytest.mark.parametrize("sim", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("concurrency", [1, 8, 64])
+def test_the_bill_never_passes_the_cap_and_uses_it_up(world, watched, sim, concurrency):
+    # About 30 micro-dollars an answer: 1,000 rows want far more than 0.01 USD.
+    w = world(1000, sims={"m": sim}, concurrency=concurrency, budget={"usd": 0.01}, retry={"timeout_seconds": 10})
+    summary = w.run()
+    bill = w.sims["m"].audit.cost_pico
+    assert (summary.exit_code, summary.stopped_by) == (3, "budget")
+    assert bill <= 10**10
+    ((spent, reserved),) = w.sql("SELECT sum(cost_pico), coalesce(sum(CASE WHEN billed = 'maybe' THEN reserved_pico END), 0) FROM attempt_log")
+    assert spent <= bill <= spent + reserved
+    assert spent + reserved >= 0.95 * 10**10
+    assert watched
+    assert watched[0].held_pico == 0
+    assert "--budget" in (summary.message or "")
+
+
+def test_a_larger_cap_goes_on_and_counts_what_was_spent(world, watched):
+    w = world(300, budget={"usd": 0.002})
+    first = w.run()
+    assert first.exit_code == 3
+    second = w.run(budget={"usd": 0.004})
+    assert second.exit_code == 3
+    assert 0.95 * 4 * 10**9 <= w.sims["m"].audit.cost_pico <= 4 * 10**9
+    done = w.run(budget={"usd": 1})
+    assert (done.exit_code, done.rows.ok, done.attempts) == (0, 300, 300)
+    assert done.cost_usd == pytest.approx(w.sims["m"].audit.cost_pico / 1e12)
+
+
+def test_a_budget_of_nothing_sends_nothing(world):
+    w = world(30, budget={"usd": 0})
+    summary = w.run()
+    assert (summary.exit_code, summary.stopped_by, summary.attempts, w.sims["m"].audit.requests) == (3, "budget", 0, 0)
+
+
+def test_a_free_model_runs_on_a_budget_of_nothing(world):
+    w = world(30, models={"m": {"price": {"input": 0, "output": 0}}}, budget={"usd": 0})
+    assert (w.run().exit_code, w.results()[0]["cost_usd"]) == (0, 0)
+
+
+def test_a_cap_lowered_below_what_is_spent_sends_nothing(world):
+    w = world(100, budget={"usd": 0.002})
+    assert w.run().exit_code == 3
+    sent = w.sims["m"].audit.requests
+    assert (w.run(budget={"usd": 0.001}).exit_code, w.sims["m"].audit.requests) == (3, sent)
+
+
+def test_a_200_without_usage_keeps_its_reservation(world):
+    w = world(5, scripts={"m": Scripted(lambda nth, text, now: (0.1, good(usage=None)))}, budget={"usd": 1})
+    summary = w.run()
+    assert (summary.exit_code, summary.cost_usd) == (0, None)
+    ((count, reserved, pico),) = w.sql("SELECT count(*), sum(reserved_pico), sum(cost_pico) FROM attempt_log WHERE billed = 'maybe'")
+    assert (count, pico) == (5, None)
+    assert summary.reserved_usd == pytest.approx(reserved / 1e12)
+    assert w.results()[0]["cost_usd"] is None
+    assert w.results()[0]["usage"] is None
+    # The next run starts from there: one reservation more than is pinned doesn't fit.
+    w.put(rows(6))
+    assert w.run(budget={"usd": reserved / 1e12}).exit_code == 3
+
+
+def test_possibly_billed_attempts_eat_the_cap(world, watched):
+    """A provider that hangs and may bill: three tries a row, each one pinned, and the cap holds over them."""
+    w = world(100, scripts={"m": Scripted(lambda nth, text, now: (0.1, Fault(kind=Kind.NETWORK, message=f"reset {nth}", billed="maybe")))}, budget={"usd": 0.001})
+    summary = w.run(concurrency=2)
+    assert (summary.exit_code, summary.stopped_by) == (3, "budget")
+    assert summary.reserved_usd <= 0.001
+    assert "settle" in (summary.message or "")
+
+
+def test_a_provider_that_bills_above_the_bound_is_booked_and_stops_the_run(world):
+    script = Scripted(lambda nth, text, now: (0.1, good(usage=(10_000, 10_000))))
+    w = world(100, scripts={"m": script}, budget={"usd": 0.02}, concurrency=1)
+    summary = w.run()
+    assert (summary.exit_code, summary.stopped_by, len(script.arrivals)) == (3, "budget", 1)
+    assert summary.cost_usd == pytest.approx(0.03)
+    assert summary.rows.ok == 1
+
+
+def test_refused_and_unreachable_requests_cost_nothing(world):
+    script = Scripted(lambda nth, text, now: (0.1, bad(429, "rate_limit_exceeded", retry_after_ms="100") if nth < 50 else good()))
+    w = world(10, scripts={"m": script}, budget={"usd": 0.01})
+    summary = w.run()
+    assert (summary.exit_code, summary.reserved_usd) == (0, 0)
+    assert summary.cost_usd == pytest.approx(10 * 20e-6)
+
+
+def test_it_waits_for_money_in_flight_instead_of_giving_up(world):
+    # Room for one reservation at a time: each answer frees what it didn't use.
+    (reserved,) = (11 + 20 * 2 + 2,)
+    w = world(20, scripts={"m": Scripted(lambda nth, text, now: (1.0, good(usage=(5, 1))))}, budget={"usd": (reserved + 20 * 7) * 1e-6})
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok) == (0, 20)
+    assert summary.seconds > 3
+
+
+def test_a_cap_needs_prices_and_bounds(world):
+    w = world(3, models={"m": {"price": None, "model": "nobody-knows-it", "provider": "openai-compatible", "base_url": "http://localhost:1/v1", "api_key_env": "none"}})
+    with pytest.raises(SpecError, match="price"):
+        w.run(budget={"usd": 1})
+
+
+def test_the_cost_of_a_row_is_the_sum_of_its_attempts(world):
+    w = world([{"custom_id": "a", "text": "[[sim:finish_error*2]] say hello"}])
+    w.run()
+    (result,) = w.results()
+    assert (result["attempts"], result["cost_usd"]) == (3, pytest.approx(w.sims["m"].audit.cost_pico / 1e12))

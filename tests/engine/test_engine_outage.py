@@ -1,0 +1,81 @@
+"""Contract 3, "stop or go on": an endpoint in trouble fails no row, is probed by one request at a time, and ends the run only after outage_seconds."""
+
+from __future__ import annotations
+
+import pytest
+from world import Scripted, bad, dead, good
+
+from batchllm.core.nouns import Fault, Kind
+
+
+def test_ten_minutes_of_outage_in_mid_job_fail_no_row(world):
+    w = world(600, sims={"m": {"rpm": 600, "burst_seconds": 1, "outages": ((20.0, 620.0),)}}, models={"m": {"limits": {"rpm": 600}}})
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok) == (0, 600)
+    assert 620 + 400 / 10 < summary.seconds < 620 + 60 + 400 / 10 + 5
+    probes = [record.now for record in w.records() if record.fault == "outage"]
+    assert 10 < len(probes) < 100
+    assert w.sql("SELECT sum(counted), sum(billed = 'maybe') FROM attempt_log") == [(0, 0)]
+    assert [note.text for note in w.notes if "down" in note.text] == ["m is down (connection refused); its rows wait, one probe at a time"]
+    assert [note.text for note in w.notes if "back" in note.text] != []
+
+
+@pytest.mark.parametrize("reply", [dead(), bad(502), bad(503, "server_is_overloaded")], ids=["refused", "502", "503"])
+def test_at_most_one_probe_is_under_way(world, reply):
+    script = Scripted(lambda nth, text, now: (0.5, reply if 3 < now < 600 else good()))
+    w = world(2000, scripts={"m": script}, models={"m": {"limits": {"concurrency": 16}}})
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok) == (0, 2000)
+    # What was sent before the fifth fault came may still be under way a moment later.
+    probes = [at for at in script.times if 5 < at < 600]
+    assert 5 < len(probes) < 80
+    assert all(later - earlier >= 0.5 for earlier, later in zip(probes, probes[1:], strict=False))
+
+
+def test_an_outage_longer_than_outage_seconds_stops_with_4_and_resumes(world):
+    w = world(50, sims={"m": {"outages": ((0.25, 3000.0),), "latency_ms": 50.0}}, concurrency=4, retry={"outage_seconds": 900})
+    stopped = w.run()
+    assert (stopped.exit_code, stopped.stopped_by) == (4, "outage")
+    assert 900 <= stopped.seconds <= 902
+    assert stopped.rows.failed == 0
+    assert 0 < stopped.rows.ok < 50
+    assert "run again" in (stopped.message or "")
+    w.elapsed = 3000.0
+    assert (w.run().exit_code, w.run().rows.ok) == (0, 50)
+
+
+def test_a_single_fault_of_the_endpoint_is_noise(world):
+    w = world([{"custom_id": f"r{i}", "text": f"[[sim:refuse*1]] hi {i}" if i % 3 == 0 else f"hi {i}"} for i in range(60)])
+    summary = w.run(concurrency=4)
+    assert (summary.exit_code, summary.rows.ok, summary.attempts) == (0, 60, 80)
+    assert summary.seconds < 30
+
+
+def test_an_endpoint_that_hangs_counts_as_down_and_its_rows_get_through(world):
+    script = Scripted(lambda nth, text, now: (120.0, Fault(kind=Kind.TIMEOUT, message="slow", billed="maybe")) if 5 < now < 500 else (0.5, good()))
+    w = world(300, scripts={"m": script}, models={"m": {"limits": {"concurrency": 16}}})
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok) == (0, 300)
+    assert len([at for at in script.times if 126 < at < 600]) <= 5
+
+
+def test_on_outage_fallback_moves_the_rows(world):
+    w = world(40, sims={"a": {"outages": ((0.0, 1e9),)}, "b": {}}, concurrency=8, routes=[{"use": ["a", "b"]}], retry={"on_outage": "fallback"})
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok) == (0, 40)
+    assert {result["model"] for result in w.results()} == {"b"}
+    assert summary.seconds < 60
+
+
+def test_on_outage_wait_keeps_them(world):
+    w = world(40, sims={"a": {"outages": ((0.0, 100.0),)}, "b": {}}, concurrency=8, routes=[{"use": ["a", "b"]}])
+    assert w.run().exit_code == 0
+    assert {result["model"] for result in w.results()} == {"a"}
+
+
+def test_an_overload_with_a_hint_is_waited_out(world):
+    script = Scripted(lambda nth, text, now: (0.1, bad(503, "server_is_overloaded", retry_after="20") if now < 10 else good()))
+    w = world(30, scripts={"m": script}, concurrency=8)
+    assert w.run().exit_code == 0
+    assert not [at for at in script.times if 0.2 < at < 20]
+    assert w.sql("SELECT sum(counted) FROM attempt_log") == [(0,)]

@@ -1,0 +1,39 @@
+"""Every command answers `--help` with an example, and the examples parse."""
+
+from __future__ import annotations
+
+import click
+import pytest
+from click.testing import CliRunner
+from commands import commands_in, parse
+
+from batchllm.cli import COMMANDS, cli
+
+
+@pytest.mark.parametrize("name", [None, *COMMANDS])
+def test_help_has_examples_that_parse(name: str | None) -> None:
+    done = CliRunner().invoke(cli, [*([name] if name else []), "--help"], prog_name="batchllm", max_content_width=400)
+    assert done.exit_code == 0, done.output
+    assert "Example" in done.output
+    command = cli.get_command(click.Context(cli), name) if name else cli
+    assert command is not None
+    examples = commands_in(command.epilog or "")
+    assert any(words[1] == (name or words[1]) for words in examples), f"no example of batchllm {name} in its --help"
+    for words in examples:
+        parse(words)
+
+
+def test_a_command_shows_its_help_by_h() -> None:
+    assert CliRunner().invoke(cli, ["run", "-h"], prog_name="batchllm").output.startswith("Usage: batchllm run")
+
+
+@pytest.mark.parametrize("words", [["batchllm", "run"], ["batchllm", "run", "x.yaml", "--no-such-flag"], ["batchllm", "rum", "x.yaml"]])
+def test_a_wrong_command_does_not_parse(words: list[str]) -> None:
+    with pytest.raises(click.UsageError):
+        parse(words)
+
+
+def test_a_mistyped_command_is_named() -> None:
+    done = CliRunner().invoke(cli, ["rum"], prog_name="batchllm")
+    assert done.exit_code == 2
+    assert "Did you mean 'run'?" in done.output

@@ -1,0 +1,161 @@
+"""Ctrl-C, SIGTERM, SIGSTOP, and readers that go away: nothing is lost, nothing is paid for in vain, and the run goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from world import Process, SimulatorProcess, World, simulator, until
+
+IN_FLIGHT = 8
+
+
+def started(world: World, *, latency_ms: int, rows: int = 60, flags: tuple[str, ...] = ("--json",)) -> tuple[SimulatorProcess, Process]:
+    """A run with requests in flight: its provider has answered a first few."""
+    provider = simulator(world, latency_ms=latency_ms)
+    world.rows(rows)
+    run = world.start("run", world.job(provider.url, model={"limits": {"concurrency": IN_FLIGHT}}), *flags)
+    until(lambda: provider.requests >= IN_FLIGHT, what="the first answers")
+    return provider, run
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_the_first_signal_drains(world: World, number: int, name: str) -> None:
+    provider, run = started(world, latency_ms=150)
+    run.signal(number)
+    ended = run.end().expect(130)
+    assert name in ended.err
+    assert "run again to continue" in ended.err
+    summary = ended.summary
+    assert summary["stopped_by"] == "interrupt"
+    assert summary["reserved_usd"] == 0
+    # What was in flight was finished and kept: everything that the provider saw is a result.
+    audit = provider.audit()
+    assert all(record["delivered"] for record in audit)
+    assert summary["rows"]["ok"] == len(audit) == len(world.results())
+    assert IN_FLIGHT < summary["rows"]["ok"] < 60
+    done = world.run("run", "job.yaml", "--json").expect(0)
+    assert done.summary["rows"]["ok"] == done.summary["attempts"] == provider.requests == 60
+
+
+def test_the_second_signal_stops_at_once(world: World) -> None:
+    provider = simulator(world, latency_ms=10)
+    # Stalls stay in flight until the run lets go of them.
+    world.write("rows.jsonl", "".join(f'{{"q": "number {n}{"" if n < 20 else " [[sim:stall*1]]"}"}}\n' for n in range(20 + IN_FLIGHT)))
+    job = world.job(provider.url, model={"limits": {"concurrency": IN_FLIGHT}})
+    err = world.folder / "err"
+    with err.open("w") as stderr:
+        run = world.start("run", job, "--json", stderr=stderr)
+    until(lambda: provider.requests == 20, what="all but the stalls")
+    until(lambda: world.ask("SELECT count(*) FROM attempts WHERE outcome = 'in_flight'") == [(IN_FLIGHT,)], what="the stalls in the journal")
+    run.signal(signal.SIGINT)
+    until(lambda: "Ctrl-C again" in err.read_text(), what="the first Ctrl-C's message")
+    assert run.running
+    began = time.monotonic()
+    run.signal(signal.SIGINT)
+    ended = run.end().expect(130)
+    assert time.monotonic() - began < 5, "with a timeout of 120 seconds, this is at once"
+    assert ended.summary["rows"]["ok"] == 20
+    assert "export" in err.read_text()
+    assert "Traceback" not in err.read_text()
+    assert "job.results.jsonl" not in world.left()
+    listed = world.ask("SELECT outcome, count(*) FROM attempts WHERE billed = 'maybe' GROUP BY 1")
+    assert listed == [("cancelled", IN_FLIGHT)]
+    assert ended.summary["reserved_usd"] > 0
+    done = world.run("run", job, "--json").expect(0)
+    assert done.summary["rows"]["ok"] == len(world.results()) == 20 + IN_FLIGHT
+    assert done.summary["attempts"] == 20 + 2 * IN_FLIGHT
+
+
+def test_a_run_that_was_suspended_goes_on(world: World) -> None:
+    provider, run = started(world, latency_ms=60)
+    run.signal(signal.SIGSTOP)
+    time.sleep(1.5)
+    stood = provider.requests
+    time.sleep(0.3)
+    assert provider.requests == stood
+    assert run.running
+    run.signal(signal.SIGCONT)
+    ended = run.end().expect(0)
+    assert ended.summary["rows"]["ok"] == 60
+    assert ended.summary["attempts"] == provider.requests == 60
+
+
+# Pipes.
+
+
+def test_rows_from_stdin_and_results_to_stdout(world: World, provider: SimulatorProcess) -> None:
+    lines = "".join(f'{{"q": "line {n}"}}\n' for n in range(40))
+    job = world.job(provider.url)
+    ended = world.run("run", job, "--input", "-", "--results", "-", "--json", text=lines).expect(0)
+    results = [json.loads(line) for line in ended.out.splitlines()]
+    assert [line["row"] for line in results] == list(range(40))
+    assert {line["status"] for line in results} == {"ok"}
+    assert json.loads(ended.err.splitlines()[-1])["rows"] == {"total": 40, "ok": 40, "failed": 0, "pending": 0}
+    assert not (world.folder / "job.results.jsonl").exists()
+    # The same lines again: nothing is sent, the same results. More lines are added.
+    before = provider.requests
+    again = world.run("run", job, "--input", "-", "--results", "-", "--json", text=lines).expect(0)
+    assert again.out == ended.out
+    assert provider.requests == before
+    more = world.run("run", job, "--input", "-", "--results", "-", "--json", text='{"q": "one more"}\n').expect(0)
+    assert provider.requests == before + 1
+    assert [json.loads(line)["row"] for line in more.out.splitlines()] == list(range(41))
+
+
+def test_empty_stdin_is_no_error(world: World, provider: SimulatorProcess) -> None:
+    before = provider.requests
+    ended = world.run("run", world.job(provider.url), "--input", "-", "--results", "-", "--json", text="").expect(0)
+    assert ended.out == ""
+    assert json.loads(ended.err.splitlines()[-1])["rows"]["total"] == 0
+    assert provider.requests == before
+
+
+def test_a_killed_pipe_resumes_with_the_same_lines(world: World) -> None:
+    provider = simulator(world, latency_ms=40)
+    lines = "".join(f'{{"q": "line {n}"}}\n' for n in range(60))
+    job = world.job(provider.url, model={"limits": {"concurrency": 4}})
+    rows = world.write("lines", lines)
+    with rows.open() as stdin:
+        run = world.start("run", job, "--input", "-", "--results", "-", stdin=stdin.fileno())
+        until(lambda: provider.requests >= 12, what="a dozen answers")
+        run.kill()
+    ended = world.run("run", job, "--input", "-", "--results", "-", text=lines).expect(0)
+    results = [json.loads(line) for line in ended.out.splitlines()]
+    assert [line["row"] for line in results] == list(range(60))
+    assert 60 <= provider.requests <= 64
+
+
+def test_a_reader_that_goes_away_costs_nothing(world: World, provider: SimulatorProcess) -> None:
+    world.rows(3000)
+    job = world.job(None, model={"simulator": {"latency_ms": 0}})
+    reader, writer = os.pipe()
+    run = world.start("run", job, "--results", "-", stdout=writer)
+    os.close(writer)
+    with open(reader, "rb") as head:
+        first = json.loads(head.readline())
+    ended = run.end()
+    assert first["custom_id"] == "r0"
+    assert "Traceback" not in ended.err
+    assert "Exception ignored" not in ended.err
+    assert "BrokenPipe" not in ended.err
+    assert world.ask("SELECT count(*) FROM results WHERE status = 'ok'") == [(3000,)]
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",), ("--results", "-", "--json")])
+def test_closed_streams_lose_nothing(world: World, flags: tuple[str, ...]) -> None:
+    world.rows(20)
+    world.write("job.yaml", world.job(None, store="${STORE}").read_text())
+    for closed in (">&-", "2>&-", ">&- 2>&-", "2>/dev/full", ">/dev/full"):
+        store = f"{closed.replace('/', '_')}.db"
+        shell = subprocess.run(
+            ["sh", "-c", f'exec "$0" -m batchllm run job.yaml "$@" {closed}', world.python, *flags],
+            cwd=world.folder, env={**world.environ, "STORE": store}, capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+        assert "Traceback" not in shell.stderr, (closed, shell.stderr)
+        assert "Exception ignored" not in shell.stderr, (closed, shell.stderr)
+        assert world.ask("SELECT count(*) FROM results WHERE status = 'ok'", name=store.removesuffix(".db")) == [(20,)], closed
