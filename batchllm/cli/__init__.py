@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -64,8 +66,33 @@ def main(args: list[str] | None = None) -> Any:
     """The console script; errors of ours end in their message and exit code, never in a traceback."""
     from batchllm.core.errors import BatchLLMError
 
+    _open_standard_streams()
     try:
         cli.main(args=args, prog_name="batchllm", standalone_mode=True)
     except BatchLLMError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    finally:
+        _let_go_of_standard_streams()
+
+
+def _open_standard_streams() -> None:
+    """Puts the null device where stdin, stdout or stderr is closed (`2>&-`, some services): the next file or socket would get its number, and libuv aborts on that."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is this one.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
+def _let_go_of_standard_streams() -> None:
+    """Flushes; what can't be written (the reader has gone, the disk is full) is dropped, or Python would complain at its exit and change the exit code to 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import sys
@@ -115,24 +116,36 @@ def execute(spec: Any, job: Path, flags: dict[str, Any]) -> int:
         except BatchLLMError as error:
             display.failed(error)
             return error.exit_code
+        except KeyboardInterrupt:
+            # Before the run was on its way (or while it waited for another one): nothing was sent.
+            display.failed(BatchLLMError("interrupted before anything was sent"))
+            return 130
         display.finished(summary, str(job))
-    if to_stdout:
-        _print_results(summary)
-    if flags["as_json"]:
-        click.echo(json.text(summary.as_dict()), err=to_stdout)
+    try:
+        if to_stdout:
+            _print_results(summary)
+        if flags["as_json"]:
+            click.echo(json.text(summary.as_dict()), err=to_stdout)
+    except OSError as error:
+        return _output_lost(error, int(summary.exit_code))
     return int(summary.exit_code)
+
+
+def _output_lost(error: OSError, exit_code: int) -> int:
+    """The reader of stdout has gone (which is its right: `| head`), or the disk behind it is full. Everything is in the store."""
+    if isinstance(error, BrokenPipeError):
+        return exit_code
+    with contextlib.suppress(OSError):
+        click.echo(f"error: the output was lost ({error.strerror}); every answer is safe in the store: write them with `batchllm export`", err=True)
+    return exit_code or 5
 
 
 def _print_results(summary: Any) -> None:
     from batchllm.export.results import write_results
     from batchllm.store.read import StoreReader
 
-    try:
-        with StoreReader(Path(summary.store)) as reader:
-            write_results(reader.results(), Path("-"))
-    except BrokenPipeError:
-        # The reader has gone; everything is in the store. Python must not complain once more at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with StoreReader(Path(summary.store)) as reader:
+        write_results(reader.results(), Path("-"))
 
 
 def _loop_factory() -> Any:
@@ -204,14 +217,17 @@ class _Lines:
 
     def __call__(self, event: Any) -> None:
         if type(event).__name__ == "Note" and not self.quiet:
-            click.echo(f"{event.level}: {event.text}", err=True)
+            with contextlib.suppress(OSError):
+                click.echo(f"{event.level}: {event.text}", err=True)
 
     def failed(self, error: Exception) -> None:
-        click.echo(f"error: {error}", err=True)
+        with contextlib.suppress(OSError):
+            click.echo(f"error: {error}", err=True)
 
     def finished(self, summary: Any, job: str) -> None:
         if not self.quiet:
-            click.echo(f"{summary.rows} {summary.message or ''}", err=True)
+            with contextlib.suppress(OSError):
+                click.echo(f"{summary.rows} {summary.message or ''}", err=True)
 
 
 def _display(spec: Any, flags: dict[str, Any]) -> Any:

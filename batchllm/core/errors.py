@@ -56,6 +56,10 @@ class StoreError(BatchLLMError):
     exit_code = 5
 
 
+class StoreBusy(StoreError):
+    """Another run holds the store."""
+
+
 class Stopped(BatchLLMError):  # noqa: N818 - contract 4 names it
     """`map` ended before every row had a result; `results` has None for the unanswered rows."""
 

@@ -60,6 +60,7 @@ async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
     """Sends one request for a row. Raises Closed when the run takes no more; the row then stays pending."""
     lease = await _admitted(run, lane, work, prepared)
     if lane.out is not None:
+        # It went out while this row waited at the door.
         lease.end(used=_NOTHING, cost_pico=None, maybe=False)
         raise LaneOut
     clock = run.clock
@@ -84,8 +85,8 @@ async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
         if run.stopper.stop is not None:
             raise Closed  # noqa: TRY301 - the same way out as a cancellation: nothing was sent
     except BaseException:
-        # Nothing has left. (If the journal's commit failed, the store is gone and this end fails with it.)
-        run.writer.end(_end(attempt_id, clock.utc(), outcome="cancelled", billed="no", cost_pico=0), None)
+        # Nothing has left, so there was no attempt. (If the journal's commit failed, the store is gone and this fails with it.)
+        run.unsend(attempt_id)
         lease.end(used=_NOTHING, cost_pico=None, maybe=False)
         raise
     work.attempts += 1

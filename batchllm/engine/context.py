@@ -74,6 +74,12 @@ class Context:
         self._next_attempt += 1
         return self._next_attempt - 1
 
+    def unsend(self, attempt_id: int) -> None:
+        """Takes back the journal entry of a request that never left."""
+        gone = self.writer.call(lambda connection: connection.execute("DELETE FROM attempt_log WHERE attempt_id = ?", (attempt_id,)))
+        # Nobody waits for it; if the store has failed, the run hears of it elsewhere.
+        gone.add_done_callback(lambda future: future.cancelled() or future.exception())
+
     def sent(self) -> None:
         """Counts a request on its way."""
         self.requests += 1

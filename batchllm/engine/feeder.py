@@ -10,13 +10,13 @@ import anyio.to_thread
 
 from batchllm.core.errors import SpecError
 from batchllm.core.nouns import Result, Row, RowError
-from batchllm.engine.compare import Comparison
+from batchllm.engine.compare import Comparison, Judge
 from batchllm.engine.control import Control
 from batchllm.engine.lane import Lane
 from batchllm.engine.source import Source, duplicate, raw_fingerprint
 from batchllm.engine.stop import Stop
 from batchllm.engine.work import Work
-from batchllm.store.intake import Intake, load_histories
+from batchllm.store.intake import Intake, load_answers, load_histories
 from batchllm.store.records import NO_HISTORY, OK, PENDING, History, Known
 from batchllm.store.store import reopen
 from batchllm.store.stored import results_of
@@ -45,6 +45,7 @@ class Feeder:
         put: Callable[[Lane, Work], Any],
         control: Control,
         on_known: Callable[[list[Result]], None] | None,
+        judge: Judge | None,
     ) -> None:
         self._run = run
         self._source = source
@@ -58,6 +59,8 @@ class Feeder:
         self._put = put
         self.control = control
         self._on_known = on_known if source.is_stream else None
+        self._judge = judge
+        """For a stream, which no pass over all rows has compared before."""
         self._intake: Intake | None = None
         self.finished = False
 
@@ -71,6 +74,8 @@ class Feeder:
         while True:
             rows = await self._next(chunks)
             if rows is None:
+                if run.stopper.stop is not None:
+                    return
                 break
             await self.control.wait_free()
             await self._chunk(rows, nth)
@@ -130,13 +135,16 @@ class Feeder:
         tally = run.outcomes.tally
         done: list[int] = []
         known, histories = await run.writer.call(lambda connection: self._match(connection, rows))
+        again = await self._outdated(rows, known, nth)
+        if again:
+            histories |= await run.writer.call(lambda connection: load_histories(connection, again))
         for at, (row, one) in enumerate(zip(rows, known, strict=True), nth):
             if not source.in_scope(row, at):
                 continue
             if run.stopper.stop is not None:
                 return
             tally.seen += 1
-            if one.state != PENDING and not self._is_again(one):
+            if one.state != PENDING and one.row_key not in again and not self._is_again(one):
                 if one.state == OK:
                     tally.ok += 1
                 else:
@@ -146,6 +154,31 @@ class Feeder:
             await self._hand_on(row, one, histories.get(one.row_key, NO_HISTORY))
         if done and self._on_known is not None:
             self._on_known(await run.writer.call(lambda connection: results_of(connection, done)))
+
+    async def _outdated(self, rows: list[Row], known: list[Known], nth: int) -> list[int]:
+        """Finished rows of a stream whose outcome was given to another request: put back to pending, as far as `on_change` lets them."""
+        run, judge = self._run, self._judge
+        done = [one.row_key for one in known if one.state != PENDING]
+        if judge is None or not done:
+            return []
+        answers = await run.writer.call(lambda connection: load_answers(connection, done))
+        again: list[int] = []
+        for at, (row, one) in enumerate(zip(rows, known, strict=True), nth):
+            is_repeat = one.nth > 1 and row.identity.startswith("id:")
+            if one.state == PENDING or is_repeat or not self._source.in_scope(row, at):
+                continue
+            if judge.stands(self._source.plan(row, one.pin), *answers.get(one.row_key, (None, None))):
+                continue
+            if one.state != OK or run.spec.on_change == "rerun":
+                again.append(one.row_key)
+            elif run.spec.on_change != "keep":
+                words = f"{row.place}: this row was answered before and now asks something else; say what to do: --on-change rerun or --on-change keep"
+                run.stopper.set(Stop(exit_code=2, stopped_by=None, message=words))
+                return []
+        if again:
+            now = run.clock.utc()
+            await run.writer.call(lambda connection: reopen(connection, again, reason="changed", now_utc=now, changed=True))
+        return again
 
     async def _hand_on(self, row: Row, one: Known, history: History) -> None:
         run, source = self._run, self._source

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchllm.admit import Closed
-from batchllm.core.nouns import Reply, RowError
+from batchllm.core.nouns import Code, Reply, RowError
 from batchllm.engine.attempt import Accepted, LaneOut, Rejected, send_one
 from batchllm.engine.work import Work
 from batchllm.retry.decide import Again, Down, Fail, ModelOut, Refused
@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     from batchllm.engine.lane import Lane, Prepared
 
 
+_UNBOUNDED = RowError(
+    code=Code.BAD_ROW,
+    message="the most that this row can cost is not known (audio, files, images at another host, or tools of the provider), so it can't be sent under a USD cap; "
+    "run it in a job without one",
+)
+
+
 async def journey(run: Context, work: Work) -> None:
     """Brings one row to its result, or leaves it pending when the run stops."""
-    lost: tuple[Lane, Prepared, RowError, Rejected] | None = None
+    lost: tuple[Lane, Prepared, RowError, Rejected | None] | None = None
     unasked = False
     try:
         for lane in work.chain:
@@ -31,6 +38,9 @@ async def journey(run: Context, work: Work) -> None:
                 continue
             assert work.draft is not None
             prepared = lane.prepare(lane.request(work.draft), run.clock.utc())
+            if prepared.reserve_pico is None and lane.purse.cap_pico is not None:
+                lost = (lane, prepared, _UNBOUNDED, None)
+                continue
             end = await _on_lane(run, lane, work, prepared)
             match end:
                 case Accepted():

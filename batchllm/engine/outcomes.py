@@ -6,7 +6,6 @@ are kept in hand (at most that many) until something else happens; then they are
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from batchllm.core import json
@@ -75,7 +74,8 @@ class Outcomes:
         self._wants_results = wants_results
         self._held: list[tuple[Work, Lane, Answer, RowError]] = []
         self._signature: tuple[object, ...] = ()
-        self.on_row: Callable[[], None] = lambda: None
+        self.committed = 0
+        """Results handed to the store by this run."""
 
     def answered(self, lane: Lane, work: Work, fingerprint: str, end: Accepted) -> None:
         """The row has its answer."""
@@ -114,7 +114,7 @@ class Outcomes:
         )
         self._commit(work, lane, answer, None)
 
-    def failed(self, lane: Lane, work: Work, error: RowError, fingerprint: str, end: Rejected) -> None:
+    def failed(self, lane: Lane, work: Work, error: RowError, fingerprint: str, end: Rejected | None) -> None:
         """The row is lost on all its models. The text of a refusal or a cut answer is kept."""
         answer = self._failure(work, error, lane=lane, fingerprint=fingerprint, end=end)
         if error.code in _PERSONAL:
@@ -190,7 +190,7 @@ class Outcomes:
         else:
             self.tally.failed += 1
         self._writer.answer(answer, Committed(work.row_key, self._result(work, lane, answer, error)) if self._wants_results else None)
-        self.on_row()
+        self.committed += 1
         if error is not None:
             self._check_failed()
 

@@ -16,10 +16,10 @@ import anyio.to_thread
 
 from batchllm.admit import Admission
 from batchllm.core import json
-from batchllm.core.errors import SpecError, StoreError
+from batchllm.core.errors import SpecError, StoreBusy, StoreError
 from batchllm.core.events import Note, Progress, RowsCompared
 from batchllm.core.money import text_usd, usd_from_pico
-from batchllm.engine.compare import Comparison, compare
+from batchllm.engine.compare import Comparison, Judge, compare
 from batchllm.engine.context import Context
 from batchllm.engine.control import Control
 from batchllm.engine.deps import Deps, RunOptions
@@ -41,6 +41,7 @@ from batchllm.store.store import keys_where, reopen
 
 _TICK_SECONDS = 0.5
 _HEARTBEAT_SECONDS = 5.0
+_LOCK_SECONDS = 0.5
 
 
 async def run_job(spec: JobSpec, deps: Deps, options: RunOptions) -> Summary:
@@ -60,6 +61,7 @@ class _Run:
         self.began_utc = deps.clock.utc()
         self.stopper = Stopper()
         self.interrupts = 0
+        self.feeder: Feeder | None = None
         self.failure: StoreError | None = None
 
     def say(self, level: Any, text: str) -> None:
@@ -77,17 +79,7 @@ class _Run:
         from batchllm import __version__
 
         self.version = __version__
-        store = Store.open(
-            spec.store_path(environ),
-            name=spec.name,
-            spec_text=spec.text,
-            spec_path=str(spec.path) if spec.path is not None else None,
-            folder=str(spec.folder),
-            version=__version__,
-            now_utc=self.began_utc,
-            durability=spec.durability,
-            wait=self.options.if_running == "wait",
-        )
+        store = await self._open()
         self.store = store
         try:
             return await self._with_store()
@@ -95,6 +87,27 @@ class _Run:
             raise StoreError(f"{store.path}: {error}") from error
         finally:
             store.close()
+
+    async def _open(self) -> Store:
+        """The store, as soon as this run may have it."""
+        spec = self.spec
+        while True:
+            try:
+                return Store.open(
+                    spec.store_path(self.deps.environ),
+                    name=spec.name,
+                    spec_text=spec.text,
+                    spec_path=str(spec.path) if spec.path is not None else None,
+                    folder=str(spec.folder),
+                    version=self.version,
+                    now_utc=self.began_utc,
+                    durability=spec.durability,
+                )
+            except StoreBusy:
+                if self.options.if_running != "wait":
+                    raise
+            # Asked for again and again instead of waiting in the kernel: so Ctrl-C is heard.
+            await self.clock.sleep(_LOCK_SECONDS)
 
     async def _with_store(self) -> Summary:
         spec, store = self.spec, self.store
@@ -112,6 +125,7 @@ class _Run:
             lanes.add(name, access, admission, transport=self.deps.transports(name, spec.models[name]), answered=answered)
         self.stopper.on_stop(self._stopping)
         has_answers = store.has_answers()
+        self.judge = Judge(spec, self.source, store.deployments()) if self.source.is_stream and not self.fresh else None
         first_attempt = store.next_attempt_id()
         writer = store.start(inline=self.deps.inline, on_commit=self._committed, on_failure=self._store_failed)
         scrub = scrubber(self.access, spec)
@@ -214,6 +228,7 @@ class _Run:
                         put=pool.put,
                         control=self._control(comparison, rerun=rerun),
                         on_known=self.deps.on_known,
+                        judge=self.judge,
                     )
                     self.feeder = feeder
                     self.pool = pool
@@ -336,7 +351,7 @@ class _Run:
         lanes = self.lanes.by_name.values()
         if any(not lane.backlog.empty() for lane in lanes):
             return "concurrency"
-        return "latency" if self.feeder.finished else "input"
+        return "latency" if self.feeder is not None and self.feeder.finished else "input"
 
     def progress(self) -> Progress:
         """For the display."""
@@ -386,6 +401,10 @@ class _Run:
             message = f"{message}; the results file was not written: `batchllm export` writes it"
         return self._summary(exit_code, stopped_by, message)
 
+    def _writes_results(self, exit_code: int) -> bool:
+        """Always at the end of a finished job; after a stop only when there is something new; never when told to end at once."""
+        return self.interrupts < 2 and (exit_code in {0, 1} or (exit_code != 2 and self.context.outcomes.committed > 0))
+
     async def _write_results(self) -> None:
         path = self.results_path
         if path is None:
@@ -405,19 +424,18 @@ class _Run:
         sums, numbers = money(connection), counts(connection)
         tally = self.context.outcomes.tally
         total = tally.total
-        if total is None:
-            (known,) = connection.execute("SELECT total_rows FROM job").fetchone()
-            if known is not None and not self.source.limited and self.options.sample_count is None and self.options.sample_fraction is None:
-                total = known
-        states = row_states(connection, self.source.limit)
         sampled = self.options.sample_count is not None or self.options.sample_fraction is not None
-        ok, failed = (tally.ok, tally.failed) if sampled else (states.get(1, 0), states.get(2, 0))
+        # Rows of a stream are added to those of earlier ones: the store knows them all, but not (yet) those of a stream that was cut.
+        if not self.source.limited and not sampled and (total is None) != self.source.is_stream:
+            (total,) = connection.execute("SELECT total_rows FROM job").fetchone()
+        states = row_states(connection, self.source.limit)
+        ok, failed = (tally.ok, tally.failed) if sampled or (self.source.is_stream and self.source.limited) else (states.get(1, 0), states.get(2, 0))
         return Summary(
             job=self.spec.name,
             store=str(self.store.path),
             results=str(self.results_path) if self.results_path is not None else None,
             rows=RowCounts(total=total, ok=ok, failed=failed, pending=None if total is None else total - ok - failed),
-            cost_usd=usd_from_pico(sums["cost_pico"]) if sums["cost_pico"] is not None else None,
+            cost_usd=usd_from_pico(sums["cost_pico"]) if sums["cost_pico"] is not None else None if numbers["attempts"] else 0.0,
             reserved_usd=usd_from_pico(sums["reserved_pico"]),
             tokens=Tokens(**{name: numbers[name] for name in ("input", "output", "cached_input", "cache_write", "reasoning")}),
             attempts=numbers["attempts"],

@@ -28,12 +28,19 @@ _GAP = "   "
 _STYLES = {"warning": "yellow", "error": "bold red", "info": "dim"}
 
 
+class _Terminal(Console):
+    """rich's own way with a broken pipe is to close stdout and end the program; here it only falls silent."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class LiveDisplay:
     """A listener and context manager. Painting begins with the first progress, so that questions before the run stand alone."""
 
     def __init__(self, name: str, *, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic, console: Console | None = None) -> None:
         self._name = clean(name, 40)
-        self._console = console or Console(file=stream, stderr=stream is None, highlight=False)
+        self._console = console or _Terminal(file=stream, stderr=stream is None, highlight=False)
         self._now = now
         self._live: Live | None = None
         self._painted_at = 0.0

@@ -69,7 +69,7 @@ def _model_cells(model: ModelSpend) -> tuple[str, ...]:
 
 
 def _steps(state: JobState, job: str) -> Iterator[str]:
-    if state.possibly_billed or state.other_possibly_billed:
+    if state.state != "running" and (state.possibly_billed or state.other_possibly_billed):
         worst = "an unknown sum" if state.possibly_billed_unknown else f"at most {text_usd(state.possibly_billed_pico)}"
         if not state.possibly_billed:
             worst = "simulated" if not state.simulated else "real"

@@ -9,7 +9,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from batchllm.core.errors import StoreError
+from batchllm.core.errors import StoreBusy, StoreError
 
 
 def _lock_path(store: Path) -> Path:
@@ -23,19 +23,19 @@ class StoreLock:
         self._path = _lock_path(store)
         self._fd: int | None = None
 
-    def take(self, *, wait: bool = False) -> None:
-        """Raises StoreError when another process (or another session of this one) holds it, unless told to wait."""
+    def take(self) -> None:
+        """Raises StoreBusy when another process (or another session of this one) holds it."""
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(f"{self._path.parent}: can't write here ({error.strerror}); choose another place with --store") from error
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 64, 0).decode(errors="replace").strip() or "unknown"
             os.close(fd)
             store = self._path.name.removesuffix(".lock")
-            raise StoreError(
+            raise StoreBusy(
                 f"{store} is in use by another run (process {holder}). Wait for it, stop it with `kill -INT {holder}`, "
                 "or start this one with --if-running wait (or skip)."
             ) from None

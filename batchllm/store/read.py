@@ -148,9 +148,9 @@ def money(connection: sqlite3.Connection) -> dict[str, Any]:
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, Any]:
-    """Attempts, retries, refusals and tokens over the store's whole life."""
+    """Attempts (those that a stop kept from being sent left out), retries, refusals and tokens over the store's whole life."""
     row = connection.execute(
-        """SELECT count(*), coalesce(sum(kind = 'retry'), 0), coalesce(sum(refused), 0), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0),
+        """SELECT coalesce(sum(NOT (outcome = 'cancelled' AND billed = 'no')), 0), coalesce(sum(kind = 'retry'), 0), coalesce(sum(refused), 0), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0),
                   coalesce(sum(cached_input_tokens), 0), coalesce(sum(cache_write_tokens), 0), coalesce(sum(reasoning_tokens), 0) FROM attempt_log"""
     ).fetchone()
     names = ("attempts", "retries", "refusals", "input", "output", "cached_input", "cache_write", "reasoning")
@@ -288,7 +288,7 @@ def check_where(reader: StoreReader, where: str) -> None:
         # Alone first: `1) OR (1` must not become a condition by our brackets.
         for text in (where, condition):
             reader.connection.execute(f"EXPLAIN SELECT 1 FROM results WHERE\n{text}\n")  # noqa: S608 - the user's own store and SQL, read-only
-    except (sqlite3.Error, sqlite3.Warning) as error:
+    except sqlite3.Error as error:
         raise where_problem(where, error) from error
 
 

@@ -74,7 +74,6 @@ class Store:
         version: str,
         now_utc: float,
         durability: str = "full",
-        wait: bool = False,
     ) -> Store:
         """Takes the lock, brings the schema up to date and settles what a dead run left. Raises StoreError (exit 5)."""
         try:
@@ -82,7 +81,7 @@ class Store:
         except OSError as error:
             raise StoreError(f"{path.parent}: can't make this folder for the store ({error.strerror}); choose another place with --store") from error
         lock = StoreLock(path)
-        lock.take(wait=wait)
+        lock.take()
         try:
             connection = _connect(path)
             try:
@@ -134,17 +133,19 @@ class Store:
         if check_kind(connection, self.path):
             connection.execute("PRAGMA page_size = 16384")
             connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        else:
+            other = connection.execute("SELECT name FROM job WHERE name != ?", (name,)).fetchone()
+            if other is not None:
+                raise StoreError(f"{self.path}: this store belongs to the job '{other[0]}', not to '{name}'; give this job a `store:` of its own, or its old name with --name")
         self._pragmas(durability)
         schema.migrate(connection)
-        job = connection.execute("SELECT job_id, name FROM job").fetchone()
+        job = connection.execute("SELECT job_id FROM job").fetchone()
         if job is None:
             self.job_id = uuid.uuid4().hex[:12]
             connection.execute(
                 "INSERT INTO job (one, job_id, name, spec, spec_path, folder, created_at, version) VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
                 (self.job_id, name, spec_text, spec_path, folder, now_utc, version),
             )
-        elif job[1] != name:
-            raise StoreError(f"{self.path}: this store belongs to the job '{job[1]}', not to '{name}'; give this job a `store:` of its own, or its old name with --name")
         else:
             self.job_id = job[0]
             connection.execute("UPDATE job SET spec = ?, spec_path = ?, folder = ?, version = ?", (spec_text, spec_path, folder, version))

@@ -6,6 +6,7 @@ import pytest
 from world import Scripted, bad, good
 
 from batchllm.core.nouns import Fault, Kind
+from batchllm.core.wire import HttpReply
 
 FOR_GOOD = [
     (bad(401, "invalid_api_key", "Incorrect API key provided"), "api_key_env"),
@@ -203,3 +204,29 @@ def test_the_deadline_ends_a_run_with_three(world):
     assert (summary.exit_code, summary.stopped_by) == (3, "deadline")
     assert summary.seconds == pytest.approx(30, abs=1)
     assert w.run().exit_code == 0
+
+
+HUGE = 10**30
+POISON = {
+    "surrogate": good("half \ud800 a character"),
+    "nul": good("a\x00b"),
+    "huge-usage": good(usage=(HUGE, HUGE)),
+    "huge-cost": good(usage=(10**13, 10**13)),
+    "negative-usage": good(usage=(-5, -5)),
+    "text-usage": HttpReply(status=200, body=good().body.replace(b'"completion_tokens": 5', b'"completion_tokens": ["5"]')),
+    "model-name": good(model="\ud800"),
+    "cost": good(usage=(1, 1), cost=HUGE),
+    "error-words": bad(400, "\ud800", "\ud800 words"),
+    "error-number": bad(400, HUGE, "words"),  # type: ignore[arg-type]
+    "request-id": bad(400, "x", "y", x_request_id="\udc80"),
+}
+
+
+@pytest.mark.parametrize("reply", POISON.values(), ids=POISON)
+def test_no_reply_can_break_the_store(world, reply):
+    script = Scripted(lambda nth, text, now: (0.1, reply if nth == 1 else good()))
+    w = world(10, scripts={"m": script}, concurrency=1)
+    summary = w.run()
+    assert summary.exit_code in {0, 1}
+    assert len(w.results()) == 10
+    assert summary.rows.ok >= 9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import time
 from dataclasses import replace
 
@@ -218,7 +219,7 @@ def test_the_live_display_leaves_stdout_alone_and_a_line_behind(capsys):
     clock = iter(range(1000))
     with LiveDisplay("reviews", console=console, now=lambda: next(clock)) as display:
         display(PROGRESS)
-        print("a result")
+        sys.stdout.write("a result\n")
         display(Note(level="warning", text="mini is down"))
         display(replace(PROGRESS, ok=500))
     assert capsys.readouterr().out == "a result\n"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from world import SimulatorProcess, World, simulator
+from story_world import SimulatorProcess, World, simulator
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import random
 import time
 from datetime import datetime
 
-from world import SimulatorProcess, World, simulator, steady
+from story_world import SimulatorProcess, World, simulator, steady
 
 KILLS = 25
 ROWS = 300

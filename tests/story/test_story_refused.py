@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from world import SimulatorProcess, World, until
+from story_world import SimulatorProcess, World, until
 
 JOB = """\
 input: rows.jsonl

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from world import Process, SimulatorProcess, World, simulator, until
+from story_world import Process, SimulatorProcess, World, simulator, until
 
 IN_FLIGHT = 8
 
@@ -130,7 +130,7 @@ def test_a_killed_pipe_resumes_with_the_same_lines(world: World) -> None:
     assert 60 <= provider.requests <= 64
 
 
-def test_a_reader_that_goes_away_costs_nothing(world: World, provider: SimulatorProcess) -> None:
+def test_a_reader_that_goes_away_costs_nothing(world: World) -> None:
     world.rows(3000)
     job = world.job(None, model={"simulator": {"latency_ms": 0}})
     reader, writer = os.pipe()
@@ -138,24 +138,29 @@ def test_a_reader_that_goes_away_costs_nothing(world: World, provider: Simulator
     os.close(writer)
     with open(reader, "rb") as head:
         first = json.loads(head.readline())
-    ended = run.end()
+    ended = run.end().expect(0)
     assert first["custom_id"] == "r0"
-    assert "Traceback" not in ended.err
     assert "Exception ignored" not in ended.err
     assert "BrokenPipe" not in ended.err
     assert world.ask("SELECT count(*) FROM results WHERE status = 'ok'") == [(3000,)]
 
 
-@pytest.mark.parametrize("flags", [(), ("--json",), ("--results", "-", "--json")])
-def test_closed_streams_lose_nothing(world: World, flags: tuple[str, ...]) -> None:
+# shell's redirection -> exit code without and with `--results - --json`
+STREAMS = {">&-": (0, 0), "2>&-": (0, 0), "<&- >&- 2>&-": (0, 0), "2>/dev/full": (0, 5), ">/dev/full": (0, 5)}
+
+
+@pytest.mark.parametrize("closed", STREAMS)
+def test_closed_and_full_streams_lose_nothing(world: World, provider: SimulatorProcess, closed: str) -> None:
     world.rows(20)
-    world.write("job.yaml", world.job(None, store="${STORE}").read_text())
-    for closed in (">&-", "2>&-", ">&- 2>&-", "2>/dev/full", ">/dev/full"):
-        store = f"{closed.replace('/', '_')}.db"
+    world.write("job.yaml", world.job(provider.url, store="${STORE}").read_text())
+    for code, store, flags in zip(STREAMS[closed], ("one", "two"), ((), ("--results", "-", "--json")), strict=True):
         shell = subprocess.run(
             ["sh", "-c", f'exec "$0" -m batchllm run job.yaml "$@" {closed}', world.python, *flags],
-            cwd=world.folder, env={**world.environ, "STORE": store}, capture_output=True, text=True, timeout=30,
+            cwd=world.folder, env={**world.environ, "STORE": f"{store}.db"}, capture_output=True, text=True, timeout=30,
         )  # fmt: skip
-        assert "Traceback" not in shell.stderr, (closed, shell.stderr)
-        assert "Exception ignored" not in shell.stderr, (closed, shell.stderr)
-        assert world.ask("SELECT count(*) FROM results WHERE status = 'ok'", name=store.removesuffix(".db")) == [(20,)], closed
+        assert "Traceback" not in shell.stderr
+        assert "Exception ignored" not in shell.stderr
+        assert world.ask("SELECT count(*) FROM results WHERE status = 'ok'", name=store) == [(20,)]
+        assert shell.returncode == code
+        if code and "2>" not in closed:
+            assert "batchllm export" in shell.stderr
