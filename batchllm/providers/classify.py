@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 from batchllm.core.nouns import Billed, Fault, Kind, Usage
 from batchllm.providers import signals
-from batchllm.providers.envelope import SHOWN, ErrorBody, read_error
+from batchllm.providers.envelope import SHOWN, ErrorBody, header_text, read_error
 from batchllm.providers.waits import header_wait, wait_hint
 
 _LIMIT_AND_REQUEST = re.compile(r"\blimit:?\s+([\d,]+)\b.{0,80}?\brequested:?\s+([\d,]+)", re.DOTALL)
@@ -170,7 +170,7 @@ def _words(status: int, error: ErrorBody, kind: Kind, headers: Mapping[str, str]
         about = {"html": f"an HTML page: {words}" if words else "an HTML page", "empty": "an empty body"}.get(error.form, "no message")
         words = f"{_phrase(status)}, {about}"
     if 300 <= status < 400:
-        words = f"{_phrase(status)}: the endpoint redirects to {headers.get('location') or 'somewhere'}; base_url may be wrong"
+        words = f"{_phrase(status)}: the endpoint redirects to {header_text(headers, 'location') or 'somewhere'}; base_url may be wrong"
     elif kind is Kind.MODEL_GONE and status in (404, 405, 410) and "model" not in error.text and "deployment" not in error.text:
         words = f"{words[: SHOWN - 90]} (nothing answers at this path: base_url may be wrong, it usually ends in /v1)"
     return words[:SHOWN]
@@ -200,7 +200,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
         wait_seconds=_wait(kind, error, headers),
         billed=billed,
         counts=counts,
-        request_id=headers.get("x-request-id") or headers.get("request-id") or error.request_id,
+        request_id=header_text(headers, "x-request-id", "request-id") or error.request_id,
     )
 
 
@@ -223,7 +223,7 @@ def classify_inner(
         wait_seconds=_wait(kind, error, headers),
         billed="maybe" if usage is None else "yes",
         usage=usage,
-        request_id=headers.get("x-request-id") or request_id or error.request_id,
+        request_id=header_text(headers, "x-request-id") or request_id or error.request_id,
     )
 
 

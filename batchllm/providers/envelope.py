@@ -55,6 +55,12 @@ class ErrorBody:
         return (self.type or self.code) if self.number is not None else (self.code or self.type)
 
 
+def header_text(headers: Mapping[str, str], *names: str) -> str | None:
+    """The first of these headers that is there, as text that can be stored: sockets bring what is not UTF-8 as lone surrogates, which no store takes."""
+    value = next((value for name in names if (value := headers.get(name))), None)
+    return value if value is None or value.isascii() else value.encode("ascii", "replace").decode()
+
+
 def _line(text: str) -> str:
     return " ".join(text[: 2 * _READ].split())[:_READ]
 

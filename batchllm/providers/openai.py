@@ -16,7 +16,7 @@ from batchllm.core.nouns import Fault, Finish, Kind, LimitHint, Reply, Request, 
 from batchllm.core.secret import Secret
 from batchllm.core.wire import HttpCall, HttpReply
 from batchllm.providers.classify import classify, classify_inner
-from batchllm.providers.envelope import SHOWN, error_of, read_error
+from batchllm.providers.envelope import SHOWN, error_of, header_text, read_error
 from batchllm.providers.hints import limit_hints
 from batchllm.providers.usage import cost_of, usage_of
 
@@ -175,7 +175,7 @@ def _protocol(reply: HttpReply, message: str, *, usage: Usage | None = None, req
         http_status=reply.status,
         billed="maybe" if usage is None else "yes",
         usage=usage,
-        request_id=reply.headers.get("x-request-id") or request_id,
+        request_id=header_text(reply.headers, "x-request-id") or request_id,
     )
 
 
@@ -230,7 +230,7 @@ def _answer(reply: HttpReply, data: Mapping[str, Any], choice: Mapping[str, Any]
     """The first choice. (llama-server sends two where one was asked for and counts one.)"""
     headers, told = reply.headers, data.get("usage")
     usage = usage_of(told)
-    request_id = headers.get("x-request-id") or _text_of(data.get("id"))
+    request_id = header_text(headers, "x-request-id") or _text_of(data.get("id"))
     finish_raw = _text_of(choice.get("finish_reason"))
     finish: Finish = "unknown" if finish_raw is None else _FINISH.get(finish_raw) or _FINISH.get(finish_raw.lower(), "unknown")
     if finish == "error" or choice.get("error"):

@@ -26,8 +26,21 @@ def utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
+_LONG = 1024
+_SAMPLE = 170
+"""Characters of each of three samples of a long text: its beginning, its middle, its end."""
+
+
 def estimate_text(text: str) -> int:
-    """About how many tokens a text has; never more than its bytes. Some 2 microseconds for a short prompt, 100 MB/s for a long one."""
+    """About how many tokens a text has; never more than its bytes. Some 2 microseconds, also for a long text: that is judged by samples."""
+    if len(text) <= _LONG:
+        return _count(text)
+    middle = (len(text) - _SAMPLE) // 2
+    sample = text[:_SAMPLE] + text[middle : middle + _SAMPLE] + text[-_SAMPLE:]
+    return min(utf8_length(text), round(_count(sample) * (len(text) / len(sample))))
+
+
+def _count(text: str) -> int:
     data = text.encode("utf-8", "surrogatepass")
     rest = data.translate(None, _LETTERS)
     letters = len(data) - len(rest)

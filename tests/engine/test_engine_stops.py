@@ -219,6 +219,10 @@ POISON = {
     "error-words": bad(400, "\ud800", "\ud800 words"),
     "error-number": bad(400, HUGE, "words"),  # type: ignore[arg-type]
     "request-id": bad(400, "x", "y", x_request_id="\udc80"),
+    "request-id-of-an-answer": HttpReply(status=200, body=good().body, headers={"x-request-id": "\udc80"}),
+    "redirect": HttpReply(status=302, body=b"", headers={"location": "\udc80"}),
+    "page": HttpReply(status=400, body=b"<html><title>\xff\xfe\x00</title>", headers={}),
+    "deep": HttpReply(status=200, body=b"[" * 100_000, headers={}),
 }
 
 
