@@ -36,7 +36,9 @@ ANSWER = json.dumps(
         "usage": {"prompt_tokens": 250, "completion_tokens": 120, "total_tokens": 370},
     }
 ).encode()
-REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nx-request-id: req_1\r\nContent-Length: " + str(len(ANSWER)).encode() + b"\r\n\r\n" + ANSWER
+REPLY = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nx-request-id: req_1\r\nContent-Length: " + str(len(ANSWER)).encode() + b"\r\n\r\n" + ANSWER
+)
 PROMPT = "Judge the following text. " + "lorem ipsum dolor sit amet " * 36
 
 
@@ -191,7 +193,9 @@ def main() -> None:
                 flush=True,
             )
         middle = [statistics.median(values) for values in zip(*lines, strict=True)]
-        print(f"median: bare {middle[0]:,.0f} req/s {middle[1]:.3f} CPU s/1000, engine {middle[2]:,.0f} req/s {middle[3]:.3f}, ratio {statistics.median(ratios):.2f}")
+        print(
+            f"median: bare {middle[0]:,.0f} req/s {middle[1]:.3f} CPU s/1000, engine {middle[2]:,.0f} req/s {middle[3]:.3f}, ratio {statistics.median(ratios):.2f}"
+        )
         _, _, shares = engine(url, options.rows, options.concurrency, folder, sample=True)
         total = sum(shares.values())
         print("share of the event loop's thread: " + ", ".join(f"{stage} {count / total:.0%}" for stage, count in shares.most_common()))

@@ -22,6 +22,18 @@ class Bucket:
         self.level = self.capacity
         self._at = now
 
+    def set_rate(self, per_minute: float, *, burst_seconds: float, now: float) -> None:
+        """Another limit from now on."""
+        self._refill(now)
+        self.rate = per_minute / 60
+        self.capacity = max(1.0, self.rate * burst_seconds)
+        self.level = min(self.level, self.capacity)
+
+    def lower(self, level: float, now: float) -> None:
+        """The provider says that less is left than we believed (others share the account): believed at once, never the other way round."""
+        self._refill(now)
+        self.level = min(self.level, level)
+
     def _refill(self, now: float) -> None:
         if now > self._at:
             self.level = min(self.capacity, self.level + (now - self._at) * self.rate)

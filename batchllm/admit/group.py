@@ -1,6 +1,6 @@
 """One limit group: the buckets, slots, pause and probe of models that share an account's limits (or of a single model, or of the whole run).
 
-Slots follow the server: half as many after a refusal, one more for each round without one, so that a limit nobody declared is found and kept.
+Where limits are to be found out, slots follow the server: fewer after a refusal, one more for each round without one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class LimitGroup:
         self.paused_until = -math.inf
         self.probing = False
         """One request at a time, whatever the slots say: an endpoint that is down, or a hint too long to sit out."""
-        self._rushing = first_slots is not None
+        self._adaptive = first_slots is not None
+        self._rushing = self._adaptive
         self.refusals = 0
         """Refusal episodes in a row; the exponent of the pause without a hint."""
         self.episode_at = -math.inf
@@ -74,9 +75,19 @@ class LimitGroup:
         self.episode_at = now
         self.refusals += 1
         self._rushing = False
-        if math.isfinite(self.slots):
+        if self._adaptive:
             self.slots = max(1.0, min(self.slots, self.in_flight + 1) * factor)
         return True
+
+    def set_rate(self, dimension: str, per_minute: float, *, burst_seconds: float, now: float) -> None:
+        """Paces a dimension by another rate than so far (or at all). What is in the bucket stays."""
+        for bucket in self.buckets:
+            if bucket.dimension == dimension:
+                bucket.set_rate(per_minute, burst_seconds=burst_seconds, now=now)
+                return
+        bucket = Bucket(dimension, per_minute=per_minute, burst_seconds=burst_seconds, now=now)
+        bucket.level = 0.0
+        self.buckets = (*self.buckets, bucket)
 
     def pause(self, until: float) -> None:
         """Nothing is sent before `until`; a shorter pause never cuts a longer one."""

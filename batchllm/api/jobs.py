@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
 from batchllm.api.rows import AnyRows
 from batchllm.api.running import Flags, blocking, go, order
 from batchllm.engine import Summary
-from batchllm.spec import JobSpec, build, load
+from batchllm.spec import JobSpec, build
+from batchllm.spec import load as load_spec
+
+
+def load(path: str | Path, set: Mapping[str, Any] | None = None) -> JobSpec:  # noqa: A002 - contract 4 names it
+    """Reads a spec file (.yaml, .json, .toml) into a JobSpec: typed and immutable. `set` changes keys, dotted as in `--set`.
+
+        job = batchllm.load("reviews.yaml", set={"budget.usd": 5})
+        print(job.models["mini"].limits.rpm)
+
+    Raises SpecError with every problem at once, each with its line and column.
+    """
+    return load_spec(path, set=set)
 
 
 def Job(**keys: Any) -> JobSpec:  # noqa: N802 - it reads as the type that it gives

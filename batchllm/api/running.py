@@ -27,11 +27,9 @@ from batchllm.core.nouns import Code, Result
 from batchllm.engine import Deps, RunOptions, Summary, run_job
 from batchllm.engine.control import Control
 from batchllm.spec import JobSpec, load
-from batchllm.store import is_locked
 
 T = TypeVar("T")
 _PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*$")
-_LOOK_AGAIN_SECONDS = 0.2
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -149,11 +147,6 @@ async def go(
         if rows is not None:
             rows.start(control)
 
-    if order.options.if_running == "wait":
-        # Waited for here, since waiting inside the lock would stop the whole loop.
-        path = order.spec.store_path(os.environ)
-        while is_locked(path) is not None:  # noqa: ASYNC110 - the other run is another process, no event tells its end
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
     deps = Deps(
         clock=LoopClock(), environ=os.environ, listener=order.listener, on_result=on_result, on_known=on_known, on_start=started, signals=signals
     )

@@ -50,7 +50,7 @@ class Session:
     async def __aenter__(self) -> Self:
         if self._task is not None:
             raise RuntimeError("a session is one run; open another one")
-        run = go(self._order, on_start=self._start, on_result=self._came, on_known=self._met)
+        run = go(self._order, on_start=self._start, on_result=self._queue.put_nowait, on_known=self._met)
         self._task = asyncio.create_task(run, name="batchllm-session")
         self._task.add_done_callback(self._over)
         try:
@@ -121,19 +121,21 @@ class Session:
 
     async def _start(self, control: Control) -> None:
         self._control = control
+        control.on_row(self._one_more)
         control.on_stop(self._go_on.set)
         self._began.set()
         await self._go_on.wait()
 
-    def _came(self, results: list[Result]) -> None:
-        self._behind += len(results)
-        self._queue.put_nowait(results)
+    def _one_more(self, count: int = 1) -> None:
+        # Counted before its commit: while a commit takes its time, many a quick request could be sent.
+        self._behind += count
         if self._behind >= self._most_behind and self._control is not None:
             self._control.hold()
 
     def _met(self, results: list[Result]) -> None:
         if not self._new_only:
-            self._came(results)
+            self._one_more(len(results))
+            self._queue.put_nowait(results)
 
     def _over(self, _task: asyncio.Task[Summary]) -> None:
         self._began.set()
@@ -158,7 +160,10 @@ class Session:
                     await asyncio.wait({task})
                 except asyncio.CancelledError as error:
                     cancelled = error
-                    task.cancel()
+                    if not at_once:
+                        # Once only: a second one would cut the run's own closing short.
+                        at_once = True
+                        task.cancel()
         if cancelled is not None:
             raise cancelled
         if not task.cancelled():

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import click
 
@@ -97,6 +98,7 @@ def execute(spec: Any, job: Path, flags: dict[str, Any]) -> int:
     from batchllm.core.clock import LoopClock
     from batchllm.core.errors import BatchLLMError
     from batchllm.engine import Deps, run_job
+    from batchllm.report.choose import display
     from batchllm.store import is_locked
 
     if flags["if_running"] == "skip" and is_locked(spec.store_path(os.environ)) is not None:
@@ -104,23 +106,24 @@ def execute(spec: Any, job: Path, flags: dict[str, Any]) -> int:
         return 0
     options = _options(flags)
     to_stdout = flags["results"] == "-"
-    display = _display(spec, flags)
+    shown = display(spec.name, quiet=flags["quiet"], live=not flags["no_progress"])
 
     async def main() -> Any:
-        deps = Deps(clock=LoopClock(), environ=os.environ, listener=display, ask_change=_ask if _is_terminal() else None, signals=True)
+        deps = Deps(clock=LoopClock(), environ=os.environ, listener=shown, ask_change=_ask if _is_terminal() else None, signals=True)
         return await run_job(spec, deps, options)
 
-    with display:
+    with shown:
         try:
             summary = _run(main)
         except BatchLLMError as error:
-            display.failed(error)
+            shown.failed(error)
             return error.exit_code
         except KeyboardInterrupt:
             # Before the run was on its way (or while it waited for another one): nothing was sent.
-            display.failed(BatchLLMError("interrupted before anything was sent"))
+            shown.failed(BatchLLMError("interrupted before anything was sent"))
             return 130
-        display.finished(summary, str(job))
+        simulated = all(model.provider == "simulated" for model in spec.models.values())
+        shown.finished(summary, job=_words(job, flags), simulated=simulated)
     try:
         if to_stdout:
             _print_results(summary)
@@ -196,39 +199,12 @@ def _is_terminal() -> bool:
 
 
 def _ask(counts: Any) -> str:
-    click.echo(
-        f"The job changed: {counts.new} new, {counts.changed} changed, {counts.removed} removed, {counts.unchanged} unchanged rows.", err=True
-    )
+    click.echo(f"The job changed: {counts.new} new, {counts.changed} changed, {counts.removed} removed, {counts.unchanged} unchanged rows.", err=True)
     answer = click.prompt("Changed answers: [r]erun (and pay again), [k]eep, or [s]top", type=click.Choice(["r", "k", "s"]), default="s", err=True)
     return {"r": "rerun", "k": "keep", "s": "refuse"}[answer]
 
 
-class _Lines:
-    """Until a display is there: notes as plain lines."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
-
-    def __call__(self, event: Any) -> None:
-        if type(event).__name__ == "Note" and not self.quiet:
-            with contextlib.suppress(OSError):
-                click.echo(f"{event.level}: {event.text}", err=True)
-
-    def failed(self, error: Exception) -> None:
-        with contextlib.suppress(OSError):
-            click.echo(f"error: {error}", err=True)
-
-    def finished(self, summary: Any, job: str) -> None:
-        if not self.quiet:
-            with contextlib.suppress(OSError):
-                click.echo(f"{summary.rows} {summary.message or ''}", err=True)
-
-
-def _display(spec: Any, flags: dict[str, Any]) -> Any:
-    return _Lines(quiet=flags["quiet"])
+def _words(job: Path, flags: dict[str, Any]) -> str:
+    """How the user named the job, with the flags that pick its store: other commands take them, too."""
+    named = [(f"--{name}", str(flags[name])) for name in ("name", "store") if flags[name] is not None]
+    return shlex.join([str(job), *(word for pair in named for word in pair), *(["--simulate"] if flags["simulate"] else [])])

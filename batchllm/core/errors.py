@@ -56,7 +56,7 @@ class StoreError(BatchLLMError):
     exit_code = 5
 
 
-class StoreBusy(StoreError):
+class StoreBusy(StoreError):  # noqa: N818 - a state, not a fault
     """Another run holds the store."""
 
 

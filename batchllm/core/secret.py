@@ -43,14 +43,18 @@ class Secret:
 class Scrubber:
     """Replaces every known secret in a text by a mask.
 
-    Secrets shorter than 6 characters are not looked for in texts: they would mask ordinary words, and no provider's key is that short.
+    Secrets shorter than 6 characters are not looked for in texts: they would mask ordinary words, and no provider's key is that short. In answers, where a
+    masked word is a wrong result, only those of 12 and more are: placeholders such as `ollama` or `not-needed` are no secrets.
     """
 
     def __init__(self, secrets: Iterable[Secret | str] = ()) -> None:
         texts = {secret.reveal() if isinstance(secret, Secret) else secret for secret in secrets}
         # Longest first, so that a secret that contains another one goes whole.
         self._texts = sorted((text for text in texts if len(text) >= 6), key=len, reverse=True)
-        self._bytes = [text.encode() for text in self._texts]
+        # As they are, and as JSON writers that escape slashes write them.
+        forms = [(len(text), form.encode()) for text in self._texts for form in dict.fromkeys((text, text.replace("/", "\\/")))]
+        self._bytes = [form for _, form in forms]
+        self._long_bytes = [form for length, form in forms if length >= 12]
 
     def text(self, text: str) -> str:
         """The text without secrets."""
@@ -59,9 +63,17 @@ class Scrubber:
                 text = text.replace(secret, MASK)
         return text
 
+    def reply(self, data: bytes) -> bytes:
+        """A provider's reply without secrets, the same object when there was none."""
+        return _masked(data, self._long_bytes)
+
     def bytes(self, data: bytes) -> bytes:
         """The bytes without secrets."""
-        for secret in self._bytes:
-            if secret in data:
-                data = data.replace(secret, MASK.encode())
-        return data
+        return _masked(data, self._bytes)
+
+
+def _masked(data: bytes, secrets: Iterable[bytes]) -> bytes:
+    for secret in secrets:
+        if secret in data:
+            data = data.replace(secret, MASK.encode())
+    return data

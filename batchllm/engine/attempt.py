@@ -93,9 +93,7 @@ async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
     sent_at = clock.now()
     run.sent()
     try:
-        call = lane.codec.encode(
-            prepared.request, client_request_id=f"{run.job_id}.{work.row_key}.{work.attempts}" if lane.tags else None
-        )
+        call = lane.codec.encode(prepared.request, client_request_id=f"{run.job_id}.{work.row_key}.{work.attempts}" if lane.tags else None)
         came = await lane.transport.send(call, timeout_seconds=run.timeout_seconds)
     except asyncio.CancelledError:
         run.writer.end(_end(attempt_id, clock.utc(), outcome="cancelled", billed="maybe"), None)
@@ -109,7 +107,15 @@ async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
     latency = ended_at - sent_at
     body = None
     if isinstance(came, HttpReply):
+        # Before anybody reads it: a provider that echoes a key must not bring it into an answer, an error or the store.
+        clean = run.scrubber.reply(came.body)
+        if clean is not came.body:
+            came = HttpReply(status=came.status, body=clean, headers=came.headers)
         outcome: Reply | Fault = lane.codec.decode(came)
+        if lane.reads_hints:
+            hints = lane.codec.hints(came.headers)
+            if hints:
+                run.weather.hinted(lane, hints)
     else:
         outcome = came
     verdict = judge(outcome, on_length=run.on_length) if isinstance(outcome, Reply) else outcome
@@ -125,7 +131,22 @@ async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
     status = came.status if isinstance(came, HttpReply) else None
     assert verdict is not None
     code = verdict.code if isinstance(verdict, RowError) else row_error(verdict).code
-    _settle(run, lane, work, prepared, lease, attempt_id, reply, fault, status, body, outcome=str(code), sent_utc=utc, now_utc=clock.utc(), decision=decision)
+    _settle(
+        run,
+        lane,
+        work,
+        prepared,
+        lease,
+        attempt_id,
+        reply,
+        fault,
+        status,
+        body,
+        outcome=str(code),
+        sent_utc=utc,
+        now_utc=clock.utc(),
+        decision=decision,
+    )
     return Rejected(decision, fault=fault, reply=reply, attempt_id=attempt_id, latency_seconds=latency, sent_at=sent_at)
 
 
@@ -206,7 +227,7 @@ def _settle(
             now_utc,
             status,
             outcome,
-            int(isinstance(decision, Again | Fail)),
+            int(isinstance(decision, Fail) or (isinstance(decision, Again) and not run.weather.excuses(lane, fault))),
             int(isinstance(decision, Refused) or (isinstance(decision, Down) and status is not None)),
             billed,
             cost,
@@ -222,7 +243,9 @@ def _settle(
         ),
         body,
     )
-    lease.end(used=_used((usage.input_tokens + usage.output_tokens) or None if usage is not None else None, fault, decision), cost_pico=cost, maybe=maybe)
+    lease.end(
+        used=_used((usage.input_tokens + usage.output_tokens) or None if usage is not None else None, fault, decision), cost_pico=cost, maybe=maybe
+    )
     if usage is not None:
         lane.learn(prepared.estimate, usage.input_tokens, usage.output_tokens)
         run.used_tokens(usage.input_tokens + usage.output_tokens)

@@ -6,6 +6,7 @@ It only reads. Which answers changed is kept as one bit a row, so the pass over 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchllm.core.events import RowsCompared
@@ -59,13 +60,17 @@ class Judge:
         return False
 
 
-def compare(connection: sqlite3.Connection, spec: JobSpec, source: Source, deployments: dict[int, Deployment]) -> Comparison:
-    """Reads the whole input (or its first `--limit` rows) and changes nothing."""
+def compare(
+    connection: sqlite3.Connection, spec: JobSpec, source: Source, deployments: dict[int, Deployment], *, is_off: Callable[[], bool] = lambda: False
+) -> Comparison:
+    """Reads the whole input (or its first `--limit` rows) and changes nothing. Ends soon, with a part, when `is_off` says that nobody waits any more."""
     judge = Judge(spec, source, deployments)
     intake = Intake(connection, fresh=False, stream=source.is_stream, adding=False)
     changed_ok, changed_failed = Bits(), Bits()
     new = changed = unchanged = changed_ok_rows = nth = 0
     for rows in source.chunks():
+        if is_off():
+            break
         in_scope = [row for at, row in enumerate(rows, nth) if source.in_scope(row, at)]
         nth += len(rows)
         known = intake.take(rows)

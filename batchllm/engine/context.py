@@ -127,7 +127,11 @@ class Context:
     def overdrawn(self) -> None:
         """The truth went past the cap: a provider billed more than the bound, or the cap was lowered below what is spent."""
         self.stopper.set(
-            Stop(exit_code=3, stopped_by="budget", message="the provider billed more than the reserved bound; the truth is booked and nothing new is sent")
+            Stop(
+                exit_code=3,
+                stopped_by="budget",
+                message="the provider billed more than the reserved bound; the truth is booked and nothing new is sent",
+            )
         )
 
     def falls_back(self, lane: Lane, work: Work) -> bool:
@@ -140,4 +144,6 @@ class Context:
     def no_live_model(self, work: Work) -> None:
         """A row whose models are all out: it stays pending, and the run says why."""
         reasons = "; ".join(f"{lane.name}: {lane.out}" for lane in work.chain if lane.out is not None)
-        self.stopper.set(Stop(exit_code=4, stopped_by="provider", message=f"no model is left for row {work.position}: {reasons or 'its models are down'}"))
+        self.stopper.set(
+            Stop(exit_code=4, stopped_by="provider", message=f"no model is left for row {work.position}: {reasons or 'its models are down'}")
+        )

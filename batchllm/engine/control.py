@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from batchllm.admit import Admission, LimitGroup
+from batchllm.engine.outcomes import Outcomes
 from batchllm.engine.stop import Stop, Stopper
 
 
@@ -25,7 +26,9 @@ class Stands(Protocol):
 class Control:
     """One per run; belongs to the run's loop."""
 
-    def __init__(self, *, store: Path, fresh: bool, stopper: Stopper, admission: Admission, everything: LimitGroup, stands: Stands) -> None:
+    def __init__(
+        self, *, store: Path, fresh: bool, stopper: Stopper, admission: Admission, everything: LimitGroup, outcomes: Outcomes, stands: Stands
+    ) -> None:
         self.store = store
         self.fresh = fresh
         """Whether the store held no rows when the run began."""
@@ -33,6 +36,7 @@ class Control:
         self._stopper = stopper
         self._admission = admission
         self._everything = everything
+        self._outcomes = outcomes
         self._free = asyncio.Event()
         self._free.set()
         stopper.on_stop(lambda _stop: self._free.set())
@@ -52,6 +56,10 @@ class Control:
             call()
         else:
             self._stopper.on_stop(lambda _stop: call())
+
+    def on_row(self, call: Callable[[], None]) -> None:
+        """`call` is called with every result on its way to the store: before its commit, when its request's place is free again."""
+        self._outcomes.on_row = call
 
     @property
     def held(self) -> bool:

@@ -116,9 +116,7 @@ class Feeder:
         compared = self._comparison
         if compared is not None:
             again = [
-                one.row_key
-                for one in known
-                if one.row_key in compared.changed_failed or (self._rerun_changed and one.row_key in compared.changed_ok)
+                one.row_key for one in known if one.row_key in compared.changed_failed or (self._rerun_changed and one.row_key in compared.changed_ok)
             ]
             if again:
                 reopen(connection, again, reason="changed", now_utc=self._run.clock.utc(), changed=True)
@@ -172,7 +170,9 @@ class Feeder:
             if one.state != OK or run.spec.on_change == "rerun":
                 again.append(one.row_key)
             elif run.spec.on_change != "keep":
-                words = f"{row.place}: this row was answered before and now asks something else; say what to do: --on-change rerun or --on-change keep"
+                words = (
+                    f"{row.place}: this row was answered before and now asks something else; say what to do: --on-change rerun or --on-change keep"
+                )
                 run.stopper.set(Stop(exit_code=2, stopped_by=None, message=words))
                 return []
         if again:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from batchllm.admit import LimitGroup, Purse
 from batchllm.admit.admission import Queue
+from batchllm.admit.finder import Finder
 from batchllm.core.nouns import Draft, Request
 from batchllm.core.wire import Transport
 from batchllm.cost import Prices, same_or_snapshot
@@ -22,6 +23,8 @@ from batchllm.tokens import Counter, Learnt, output_cap
 
 FAULTS_IN_A_ROW = 5
 """Connection faults without an answer in between after which an endpoint counts as down."""
+OWN_BURST = 0.5
+"""Of the provider's burst, the part that we use: sends that bunch up on the way must still fit the rest."""
 _FIRST_OUTPUT_GUESS = 256
 """Tokens that an answer is expected to have, until the first ones came, where no cap says it."""
 
@@ -128,6 +131,11 @@ class Lane:
         self.out: str | None = None
         """Why it is out for this run."""
         self.outage = Outage()
+        self.finder = Finder(frozenset(name for name in ("rpm", "tpm") if getattr(spec.limits, name) is not None))
+        self.adaptive = not spec.limits.declared and not spec.limits.unlimited
+        """Whether its limits are to be found out."""
+        self.burst_seconds = spec.limits.burst_seconds * OWN_BURST
+        self.reads_hints = not spec.limits.unlimited
         self.backlog: asyncio.Queue[Work | None] = asyncio.Queue()
         self.taken = asyncio.Event()
         """Set when a row left a full queue, and when the run stops."""
@@ -188,4 +196,3 @@ class Lane:
     def wants_probe(self, now: float) -> bool:
         """Whether a row that could go elsewhere should ask a model that is down, to see if it is back."""
         return not self.own.in_flight and not self.queue.waiters and now >= self.own.paused_until
-

@@ -6,6 +6,7 @@ are kept in hand (at most that many) until something else happens; then they are
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from batchllm.core import json
@@ -72,6 +73,8 @@ class Outcomes:
         self._any_answer = has_answers
         self._max_failed = max_failed
         self._wants_results = wants_results
+        self.on_row: Callable[[], None] | None = None
+        """Called with every outcome on its way to the store."""
         self._held: list[tuple[Work, Lane, Answer, RowError]] = []
         self._signature: tuple[object, ...] = ()
         self.committed = 0
@@ -174,7 +177,7 @@ class Outcomes:
             str(error.code),
             self._scrubber.text(error.message),
             error.http_status,
-            error.provider_code,
+            self._scrubber.text(error.provider_code) if error.provider_code is not None else None,
             int(error.retryable),
             None,
             fingerprint,
@@ -191,6 +194,8 @@ class Outcomes:
             self.tally.failed += 1
         self._writer.answer(answer, Committed(work.row_key, self._result(work, lane, answer, error)) if self._wants_results else None)
         self.committed += 1
+        if self.on_row is not None:
+            self.on_row()
         if error is not None:
             self._check_failed()
 

@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import signal
 import sqlite3
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -140,7 +142,11 @@ class _Run:
             stopper=self.stopper,
             scrubber=scrub,
             weather=Weather(
-                clock=self.clock, rng=self.deps.rng, retry=spec.retry, stopper=self.stopper, listener=self.deps.listener,
+                clock=self.clock,
+                rng=self.deps.rng,
+                retry=spec.retry,
+                stopper=self.stopper,
+                listener=self.deps.listener,
                 pump=admission.pump,
                 evict=admission.evict,
             ),
@@ -192,7 +198,8 @@ class _Run:
         if self.deps.inline:
             found = compare(connection, self.spec, source, deployments)
         else:
-            found = await anyio.to_thread.run_sync(lambda: compare(connection, self.spec, source, deployments))
+            off = threading.Event()
+            found = await _to_its_end(lambda: compare(connection, self.spec, source, deployments, is_off=off.is_set), off)
         self.deps.listener(found.counts)
         word = self.spec.on_change
         if not found.changed_ok_rows:
@@ -259,7 +266,13 @@ class _Run:
             return not gone and not (rerun and row_key in comparison.changed_ok)
 
         return Control(
-            store=self.store.path, fresh=self.fresh, stopper=self.stopper, admission=self.admission, everything=self.lanes.everything, stands=stands
+            store=self.store.path,
+            fresh=self.fresh,
+            stopper=self.stopper,
+            admission=self.admission,
+            everything=self.lanes.everything,
+            outcomes=self.context.outcomes,
+            stands=stands,
         )
 
     async def _close_writer(self) -> None:
@@ -288,7 +301,9 @@ class _Run:
             return
         pinned = ""
         if purse.pinned_pico:
-            pinned = f", of which {text_usd(purse.pinned_pico)} is held for attempts that may have been billed (`batchllm settle` frees it by your word)"
+            pinned = (
+                f", of which {text_usd(purse.pinned_pico)} is held for attempts that may have been billed (`batchllm settle` frees it by your word)"
+            )
         self.stopper.set(
             Stop(
                 exit_code=3,
@@ -449,6 +464,21 @@ class _Run:
         )
 
 
+async def _to_its_end(work: Callable[[], Comparison], off: threading.Event) -> Comparison:
+    """Works in a thread. A cancellation sets `off` and waits for the thread: closing the store under it would take the whole process down."""
+    task = asyncio.ensure_future(anyio.to_thread.run_sync(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        off.set()
+        with anyio.CancelScope(shield=True):
+            while not task.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({task})
+        task.exception()
+        raise
+
+
 def _changed_words(counts: RowsCompared, changed_ok: int) -> str:
     return (
         f"the job changed: {changed_ok} answered rows now ask something else ({counts.new} new, {counts.changed} changed, {counts.removed} removed, "
@@ -463,5 +493,3 @@ def _first(group: BaseExceptionGroup[StoreError]) -> StoreError:
         error = error.exceptions[0]
     assert isinstance(error, StoreError)
     return error
-
-

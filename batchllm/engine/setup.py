@@ -17,14 +17,12 @@ from batchllm.core.nouns import Usage
 from batchllm.core.secret import Scrubber, Secret
 from batchllm.core.wire import Transport
 from batchllm.cost import Prices
-from batchllm.engine.lane import Lane
+from batchllm.engine.lane import OWN_BURST, Lane
 from batchllm.providers.openai import OpenAIChat
 from batchllm.simulator import Settings, SimulatedTransport, Simulator
 from batchllm.spec import JobSpec, ModelSpec
 from batchllm.store import Deployment, Store
 
-_OWN_BURST = 0.5
-"""Of the provider's burst, the part that we use: sends that bunch up on the way must still fit the rest."""
 _UNKNOWN_SLOTS = 256
 _UNKNOWN_FIRST_SLOTS = 16
 _LATENCY_GUESS_SECONDS = 30.0
@@ -72,7 +70,9 @@ def check_access(spec: JobSpec, environ: Mapping[str, str]) -> dict[str, Access]
             if text and text.isascii() and text.isprintable():
                 key = Secret(text)
             elif text:
-                problems.append(Problem(file=file, path=path, message=f"the key in {variable} has characters that no header can carry; was it pasted whole?"))
+                problems.append(
+                    Problem(file=file, path=path, message=f"the key in {variable} has characters that no header can carry; was it pasted whole?")
+                )
             else:
                 problems.append(
                     Problem(
@@ -114,7 +114,9 @@ def check_money(spec: JobSpec, access: Mapping[str, Access], utc: float) -> None
         model = spec.models[name]
         half = model.price is not None and (model.price.input is None or model.price.output is None)
         if half:
-            problems.append(Problem(file=file, path=f"models.{name}.price", message="a price needs both `input` and `output` (USD per million tokens)"))
+            problems.append(
+                Problem(file=file, path=f"models.{name}.price", message="a price needs both `input` and `output` (USD per million tokens)")
+            )
             continue
         if spec.budget.usd is None:
             continue
@@ -166,7 +168,7 @@ def scrubber(access: Mapping[str, Access], spec: JobSpec) -> Scrubber:
 
 
 def _bucket_list(limits: Any, now: float) -> list[Bucket]:
-    burst = limits.burst_seconds * _OWN_BURST
+    burst = limits.burst_seconds * OWN_BURST
     return [Bucket(name, per_minute=rate, burst_seconds=burst, now=now) for name in ("rpm", "tpm") if (rate := getattr(limits, name)) is not None]
 
 
@@ -206,7 +208,9 @@ class Lanes:
         self.by_name: dict[str, Lane] = {}
         sockets = _most_sockets()
         self.everything = LimitGroup("run", slots=min(float(spec.concurrency or sockets), float(sockets)))
-        self.groups = {name: LimitGroup(name, buckets=_bucket_list(group, now), slots=group.concurrency or math.inf) for name, group in spec.limit_groups.items()}
+        self.groups = {
+            name: LimitGroup(name, buckets=_bucket_list(group, now), slots=group.concurrency or math.inf) for name, group in spec.limit_groups.items()
+        }
         self.purses = {
             simulated: Purse(cap_pico=cap_pico, spent_pico=totals.spent_pico, pinned_pico=totals.reserved_pico)
             for simulated, totals in ((False, store.totals(simulated=False)), (True, store.totals(simulated=True)))

@@ -86,7 +86,11 @@ class Source:
                 problems.append(Problem(file=_file(self._spec), path="id", message=text))
         columns = {name for row in rows for name in row.fields}
         problems += [
-            Problem(file=_file(self._spec), path="output.keep", message=f"none of the first {len(rows)} rows has a column {name!r}; they have {', '.join(sorted(columns))[:200]}")
+            Problem(
+                file=_file(self._spec),
+                path="output.keep",
+                message=f"none of the first {len(rows)} rows has a column {name!r}; they have {', '.join(sorted(columns))[:200]}",
+            )
             for name in self._spec.output.keep
             if rows and name not in columns
         ]

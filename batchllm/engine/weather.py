@@ -7,14 +7,14 @@ and it is one refusal; so what was sent before an episode began belongs to it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from batchllm.admit import LimitGroup
 from batchllm.admit.admission import Queue
 from batchllm.core.clock import Clock
 from batchllm.core.events import Listener, Note
-from batchllm.core.nouns import Kind
+from batchllm.core.nouns import Fault, Kind, LimitHint
 from batchllm.engine.lane import FAULTS_IN_A_ROW, Lane
 from batchllm.engine.stop import Stop, Stopper
 from batchllm.retry.backoff import full_jitter
@@ -36,7 +36,15 @@ class Weather:
     """One per run."""
 
     def __init__(
-        self, *, clock: Clock, rng: random.Random, retry: RetrySpec, stopper: Stopper, listener: Listener, pump: Callable[[], None], evict: Callable[[Queue], None]
+        self,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        retry: RetrySpec,
+        stopper: Stopper,
+        listener: Listener,
+        pump: Callable[[], None],
+        evict: Callable[[Queue], None],
     ) -> None:
         self._clock = clock
         self._rng = rng
@@ -58,6 +66,8 @@ class Weather:
         lane.outage.over()
         if answered:
             lane.answered = True
+        if lane.adaptive and answered:
+            self._pace(lane, lane.finder.passed(self._clock.now()))
         freed = False
         for group in lane.groups:
             if sent_at >= group.episode_at:
@@ -66,6 +76,26 @@ class Weather:
                 group.went_well()
         if freed:
             self._pump()
+
+    def _pace(self, lane: Lane, rate: float | None) -> None:
+        """Requests a second that refusals taught."""
+        if rate is not None:
+            lane.own.set_rate("rpm", rate * 60, burst_seconds=lane.burst_seconds, now=self._clock.now())
+
+    def hinted(self, lane: Lane, hints: Sequence[LimitHint]) -> None:
+        """What response headers say: a limit that nobody declared, or that is lower than declared, is kept from now on."""
+        limits, now = lane.spec.limits, self._clock.now()
+        for hint in hints:
+            told = lane.finder.hint(hint)
+            if told is None:
+                continue
+            dimension, per_minute = told
+            declared = getattr(limits, dimension)
+            if declared is not None and per_minute < declared:
+                words = f"{lane.name}: the provider's {dimension} is {per_minute:,.0f}, not {declared:,}; keeping to that"
+                self._listener(Note(level="warning", text=words))
+            if (declared is None and lane.adaptive) or (declared is not None and per_minute < declared):
+                lane.own.set_rate(dimension, per_minute, burst_seconds=lane.burst_seconds, now=now)
 
     def refused(self, lane: Lane, decision: Refused, end: Rejected) -> None:
         """The provider said "not now": its group pauses, once per burst, for the hint or a backoff of its own."""
@@ -81,6 +111,8 @@ class Weather:
                 self._pause(lane, group, now, hint, words, say=first)
             elif first:
                 group.pause(now + self.backoff(group.refusals - 1) + (self._retry.initial_seconds if decision.slower else 0.0))
+            if first and group is lane.own and lane.adaptive:
+                self._pace(lane, lane.finder.refused(now))
         if hint is None:
             self._watch(lane, now, "refuses every request")
 
@@ -91,7 +123,12 @@ class Weather:
             wait = self._retry.max_seconds
             group.probing = True
             if say:
-                self._listener(Note(level="warning", text=f"{lane.name}: the provider asks for a pause of {_span(hint)} ({words}); trying once every {_span(wait)}"))
+                self._listener(
+                    Note(
+                        level="warning",
+                        text=f"{lane.name}: the provider asks for a pause of {_span(hint)} ({words}); trying once every {_span(wait)}",
+                    )
+                )
         group.pause(now + wait)
 
     def down(self, lane: Lane, wait: float | None, end: Rejected) -> None:
@@ -107,16 +144,21 @@ class Weather:
             lane.own.refused(sent_at=end.sent_at, now=now, factor=0.8)
         self._maybe_outage(lane, now, straggler=straggler)
 
+    @staticmethod
+    def excuses(lane: Lane, fault: Fault | None) -> bool:
+        """Whether a fault that would count for its row is the outage's."""
+        return lane.outage.down and fault is not None and fault.kind in _SHAKY
+
     def shaky(self, lane: Lane, work: Work, end: Rejected) -> None:
         """A fault that counted for its row; in the middle of an outage it doesn't."""
         if end.fault is None or end.fault.kind not in _SHAKY:
             lane.outage.over()
             return
+        if self.excuses(lane, end.fault):
+            work.failures[lane.name] -= 1
         now = self._clock.now()
         lane.outage.fault(now, end.fault.message)
         self._maybe_outage(lane, now, straggler=end.sent_at < lane.own.episode_at)
-        if lane.outage.down:
-            work.failures[lane.name] -= 1
 
     def _maybe_outage(self, lane: Lane, now: float, *, straggler: bool) -> None:
         outage = lane.outage

@@ -83,7 +83,9 @@ class Intake:
         (nth,) = connection.execute(
             "INSERT INTO temp.seen VALUES (?, 1) ON CONFLICT (identity) DO UPDATE SET n = n + 1 RETURNING n", (row.identity,)
         ).fetchone()
-        found = connection.execute("SELECT row_key, row, custom_id, state, pin FROM rows WHERE identity = ? AND nth = ?", (row.identity, nth)).fetchone()
+        found = connection.execute(
+            "SELECT row_key, row, custom_id, state, pin FROM rows WHERE identity = ? AND nth = ?", (row.identity, nth)
+        ).fetchone()
         if found is None:
             position = row.position
             if self._stream:

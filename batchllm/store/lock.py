@@ -5,6 +5,7 @@ The kernel drops it when the process dies, however it dies, so there is no stale
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -42,14 +43,17 @@ class StoreLock:
         except OSError as error:
             os.close(fd)
             raise StoreError(f"{self._path}: this file system has no locks ({error.strerror}); put the store on a local disk with --store") from error
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        # Who holds it is only for the message of others; a full disk may keep it.
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
         self._fd = fd
 
     def release(self) -> None:
         """Gives the lock back; harmless when it isn't held."""
         if self._fd is not None:
-            os.ftruncate(self._fd, 0)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, 0)
             os.close(self._fd)
             self._fd = None
 

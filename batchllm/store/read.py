@@ -68,10 +68,17 @@ class StoreReader:
             raise StoreError(f"{path}: there is no store yet; start the job with `batchllm run`")
         try:
             self.connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=10)
-            if check_kind(self.connection, path):
-                raise StoreError(f"{path}: this file holds no job yet; start the job with `batchllm run`")
         except sqlite3.Error as error:
             raise explain(error, str(path)) from error
+        try:
+            if check_kind(self.connection, path):
+                raise StoreError(f"{path}: this file holds no job yet; start the job with `batchllm run`")  # noqa: TRY301 - every way out closes
+        except sqlite3.Error as error:
+            self.connection.close()
+            raise explain(error, str(path)) from error
+        except StoreError:
+            self.connection.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -148,9 +155,9 @@ def money(connection: sqlite3.Connection) -> dict[str, Any]:
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, Any]:
-    """Attempts (those that a stop kept from being sent left out), retries, refusals and tokens over the store's whole life."""
+    """Attempts, retries, refusals and tokens over the store's whole life."""
     row = connection.execute(
-        """SELECT coalesce(sum(NOT (outcome = 'cancelled' AND billed = 'no')), 0), coalesce(sum(kind = 'retry'), 0), coalesce(sum(refused), 0), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0),
+        """SELECT count(*), coalesce(sum(kind = 'retry'), 0), coalesce(sum(refused), 0), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0),
                   coalesce(sum(cached_input_tokens), 0), coalesce(sum(cache_write_tokens), 0), coalesce(sum(reasoning_tokens), 0) FROM attempt_log"""
     ).fetchone()
     names = ("attempts", "retries", "refusals", "input", "output", "cached_input", "cache_write", "reasoning")
@@ -303,9 +310,10 @@ def where_problem(where: str, error: Exception) -> SpecError:
 
 def finished_rows(reader: StoreReader, condition: str | None, values: Sequence[Any], *, where: str | None) -> Iterator[tuple[Any, ...]]:
     """Rows of `results` in input order, as tuples for `result_of`. A `where` that fails half-way (such as JSON that can't be read) is a SpecError."""
+    query = f"SELECT {RESULT_COLUMNS} FROM results {'WHERE ' + condition if condition else ''} ORDER BY row"  # noqa: S608 - as above
     try:
         # Not `yield from`, as above.
-        for row in reader.connection.execute(f"SELECT {RESULT_COLUMNS} FROM results {'WHERE ' + condition if condition else ''} ORDER BY row", values):  # noqa: S608, UP028 - as above
+        for row in reader.connection.execute(query, values):  # noqa: UP028 - as above
             yield row
     except sqlite3.Error as error:
         if where is not None:

@@ -39,7 +39,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def check_kind(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file is new (without tables). Raises StoreError for what isn't a store of ours or is newer than this program."""
+    """Whether the file is new: empty, or its first run died while it made the tables. Raises StoreError for what isn't a store of ours or is newer than this program."""
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if not tables:
         return True
@@ -48,7 +48,7 @@ def check_kind(connection: sqlite3.Connection, path: Path) -> bool:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > schema.VERSION:
         raise StoreError(f"{path}: written by a newer batchllm (schema {version}, this program knows {schema.VERSION}); upgrade batchllm")
-    return False
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'job'").fetchone() is None
 
 
 class Store:
@@ -107,13 +107,16 @@ class Store:
         lock.take()
         try:
             connection = _connect(path)
-            if check_kind(connection, path):
+            try:
+                if check_kind(connection, path):
+                    raise StoreError(f"{path}: this file holds no job yet; start the job with `batchllm run`")  # noqa: TRY301 - all ways out close and unlock
+                store = cls(path, connection, lock)
+                store._pragmas(durability)
+                schema.migrate(connection)
+                store._recover()
+            except BaseException:
                 connection.close()
-                raise StoreError(f"{path}: this file holds no job yet; start the job with `batchllm run`")  # noqa: TRY301 - the way out that frees the lock
-            store = cls(path, connection, lock)
-            store._pragmas(durability)
-            schema.migrate(connection)
-            store._recover()
+                raise
         except sqlite3.Error as error:
             lock.release()
             raise explain(error, str(path)) from error
@@ -136,7 +139,9 @@ class Store:
         else:
             other = connection.execute("SELECT name FROM job WHERE name != ?", (name,)).fetchone()
             if other is not None:
-                raise StoreError(f"{self.path}: this store belongs to the job '{other[0]}', not to '{name}'; give this job a `store:` of its own, or its old name with --name")
+                raise StoreError(
+                    f"{self.path}: this store belongs to the job '{other[0]}', not to '{name}'; give this job a `store:` of its own, or its old name with --name"
+                )
         self._pragmas(durability)
         schema.migrate(connection)
         job = connection.execute("SELECT job_id FROM job").fetchone()
@@ -181,7 +186,9 @@ class Store:
         """The number of a deployment, given one if it is new."""
         key = (deployment.name, deployment.provider, deployment.base_url, deployment.model)
         self.connection.execute("INSERT OR IGNORE INTO deployments (name, provider, base_url, model) VALUES (?, ?, ?, ?)", key)
-        row = self.connection.execute("SELECT deployment FROM deployments WHERE name = ? AND provider = ? AND base_url = ? AND model = ?", key).fetchone()
+        row = self.connection.execute(
+            "SELECT deployment FROM deployments WHERE name = ? AND provider = ? AND base_url = ? AND model = ?", key
+        ).fetchone()
         return int(row[0])
 
     def deployments(self) -> dict[int, Deployment]:

@@ -214,8 +214,12 @@ class ThreadWriter:
         """Writes what is queued and ends the thread. Raises StoreError when the last commit failed."""
         self._closing = True
         self._wake.set()
-        while self._thread.is_alive():  # noqa: ASYNC110 - a thread's end sets no event of the loop
-            await asyncio.sleep(0.002)
+        try:
+            while self._thread.is_alive():  # noqa: ASYNC110 - a thread's end sets no event of the loop
+                await asyncio.sleep(0.002)
+        finally:
+            # Also when cancelled once more: a connection that is closed while a thread works on it takes the whole process down.
+            self._thread.join()
         if self._kept:
             # A failed store gets one more chance with the answers that are already paid for.
             try:

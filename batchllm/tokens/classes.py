@@ -26,7 +26,7 @@ def utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-_LONG = 1024
+_LONG = 512
 _SAMPLE = 170
 """Characters of each of three samples of a long text: its beginning, its middle, its end."""
 

@@ -50,7 +50,7 @@ def test_a_changed_row_is_refused_unless_told(world):
     w = world(30)
     w.run()
     w.put(_changed(30, at=7))
-    with pytest.raises(SpecError, match="1 answered row.*--on-change rerun"):
+    with pytest.raises(SpecError, match=r"1 answered row.*--on-change rerun"):
         w.run()
     assert _sent(w) == 30
     # Nothing was decided, so the next run asks again.

@@ -115,7 +115,8 @@ def test_the_cap_holds_over_deaths(tmp_path, seed):
     folder.mkdir()
     w = World(folder, 400, sims={"m": SIM}, concurrency=12, budget={"usd": 0.004}, retry={"timeout_seconds": 10})
     for life in range(1, 60):
-        cut = w.play(lambda ends=_Dies(w, tmp_path / str(life)), at=rng.uniform(0, 1.0): ends.at(at))
+        ends, at = _Dies(w, tmp_path / str(life)), rng.uniform(0, 1.0)
+        cut = w.play(lambda ends=ends, at=at: ends.at(at))
         assert w.sims["m"].audit.cost_pico <= 4 * 10**9
         if not cut:
             break
@@ -132,7 +133,8 @@ def test_attempts_cut_by_a_death_use_up_no_tries_and_keep_their_reservation(tmp_
     folder.mkdir()
     w = World(folder, 8, sims={"m": {"latency_ms": 5000.0}}, retry={"max_attempts": 1})
     for life in range(1, 4):
-        assert w.play(lambda ends=_Dies(w, tmp_path / str(life)): ends.at(1.0))
+        ends = _Dies(w, tmp_path / str(life))
+        assert w.play(lambda ends=ends: ends.at(1.0))
         w.folder = tmp_path / str(life)
     summary = w.run()
     assert (summary.exit_code, summary.attempts) == (0, 32)

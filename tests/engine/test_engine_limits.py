@@ -116,3 +116,20 @@ def test_an_undeclared_limit_is_found_and_kept(world):
     summary = w.run()
     assert (summary.exit_code, summary.rows.ok) == (0, 1500)
     assert summary.seconds < 1.35 * 75  # 1,500 at 20 a second, found by trying
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "word"),
+    [
+        ({"limits": {"rpm": 300}}, {}, "rpm"),
+        ({"limits": {"tpm": 9000}}, {}, "tpm"),
+        ({"limits": {"concurrency": 2}}, {}, "concurrency"),
+        ({}, {"concurrency": 3}, "concurrency"),
+    ],
+)
+def test_the_display_says_what_limits_the_speed(world, model, keys, word):
+    w = world(200, sims={"m": {"latency_ms": 500.0}}, models={"m": model})
+    w.run(**keys)
+    said = [progress.limited_by for progress in w.progress if 1 < progress.seconds < w.elapsed - 2]
+    assert said
+    assert set(said) == {word}

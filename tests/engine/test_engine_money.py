@@ -92,7 +92,11 @@ def test_a_200_without_usage_keeps_its_reservation(world):
 
 def test_possibly_billed_attempts_eat_the_cap(world, watched):
     """A provider that hangs and may bill: three tries a row, each one pinned, and the cap holds over them."""
-    w = world(100, scripts={"m": Scripted(lambda nth, text, now: (0.1, Fault(kind=Kind.NETWORK, message=f"reset {nth}", billed="maybe")))}, budget={"usd": 0.001})
+    w = world(
+        100,
+        scripts={"m": Scripted(lambda nth, text, now: (0.1, Fault(kind=Kind.NETWORK, message=f"reset {nth}", billed="maybe")))},
+        budget={"usd": 0.001},
+    )
     summary = w.run(concurrency=2)
     assert (summary.exit_code, summary.stopped_by) == (3, "budget")
     assert summary.reserved_usd <= 0.001
@@ -126,7 +130,18 @@ def test_it_waits_for_money_in_flight_instead_of_giving_up(world):
 
 
 def test_a_cap_needs_prices_and_bounds(world):
-    w = world(3, models={"m": {"price": None, "model": "nobody-knows-it", "provider": "openai-compatible", "base_url": "http://localhost:1/v1", "api_key_env": "none"}})
+    w = world(
+        3,
+        models={
+            "m": {
+                "price": None,
+                "model": "nobody-knows-it",
+                "provider": "openai-compatible",
+                "base_url": "http://localhost:1/v1",
+                "api_key_env": "none",
+            }
+        },
+    )
     with pytest.raises(SpecError, match="price"):
         w.run(budget={"usd": 1})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from world import Scripted, bad, dead, good
 
@@ -29,7 +31,7 @@ def test_at_most_one_probe_is_under_way(world, reply):
     # What was sent before the fifth fault came may still be under way a moment later.
     probes = [at for at in script.times if 5 < at < 600]
     assert 5 < len(probes) < 80
-    assert all(later - earlier >= 0.5 for earlier, later in zip(probes, probes[1:], strict=False))
+    assert all(later - earlier >= 0.5 for earlier, later in pairwise(probes))
 
 
 def test_an_outage_longer_than_outage_seconds_stops_with_4_and_resumes(world):
@@ -59,12 +61,54 @@ def test_an_endpoint_that_hangs_counts_as_down_and_its_rows_get_through(world):
     assert len([at for at in script.times if 126 < at < 600]) <= 5
 
 
+def test_faults_of_an_outage_use_up_no_attempts_over_runs_either(world):
+    reset = Fault(kind=Kind.NETWORK, message="reset", billed="maybe")
+    script = Scripted(lambda nth, text, now: (1.0, reset if now < 2000 else good()))
+    w = world(1, scripts={"m": script}, retry={"outage_seconds": 900, "max_attempts": 8})
+    assert w.run().exit_code == 4
+    assert len(script.arrivals) > 20
+    w.elapsed = 1999.0  # one more reset, then it is back
+    assert (w.run().exit_code, w.results()[0]["status"]) == (0, "ok")
+
+
 def test_on_outage_fallback_moves_the_rows(world):
     w = world(40, sims={"a": {"outages": ((0.0, 1e9),)}, "b": {}}, concurrency=8, routes=[{"use": ["a", "b"]}], retry={"on_outage": "fallback"})
     summary = w.run()
     assert (summary.exit_code, summary.rows.ok) == (0, 40)
     assert {result["model"] for result in w.results()} == {"b"}
     assert summary.seconds < 60
+
+
+def test_on_outage_fallback_tries_the_first_model_now_and_then_and_comes_back(world):
+    w = world(400, sims={"a": {"outages": ((2.0, 60.0),)}, "b": {}}, models={"a": {"limits": {"rpm": 300}}, "b": {}}, routes=[{"use": ["a", "b"]}],
+              retry={"on_outage": "fallback", "max_seconds": 5})  # fmt: skip
+    summary = w.run(concurrency=1)
+    assert (summary.exit_code, summary.rows.ok) == (0, 400)
+    probes = [record.now for record in w.records("a") if record.fault == "outage" and record.now > 3]
+    assert len(probes) < 60
+    assert {result["model"] for result in w.results()} == {"a", "b"}
+
+
+def test_on_outage_fallback_sends_away_who_waits_at_the_door(world):
+    """Three hundred rows wait for `a`'s rate when it goes down: they move at once, not one with each probe."""
+    w = world(300, sims={"a": {"outages": ((2.0, 1e9),)}, "b": {}}, models={"a": {"limits": {"rpm": 600}}, "b": {}}, routes=[{"use": ["a", "b"]}],
+              retry={"on_outage": "fallback"})  # fmt: skip
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok) == (0, 300)
+    assert summary.seconds < 20
+
+
+def test_on_outage_fallback_without_another_model_waits(world):
+    w = world(40, sims={"a": {"outages": ((0.0, 100.0),)}}, retry={"on_outage": "fallback"})
+    assert (w.run().exit_code, w.elapsed > 100) == (0, True)
+
+
+def test_on_outage_fallback_stops_when_the_last_model_is_down_too_long(world):
+    sims = {"a": {"outages": ((0.0, 1e9),)}, "b": {"outages": ((0.0, 1e9),)}}
+    w = world(40, sims=sims, routes=[{"use": ["a", "b"]}], retry={"on_outage": "fallback", "outage_seconds": 300})
+    summary = w.run()
+    assert (summary.exit_code, summary.stopped_by, summary.rows.failed) == (4, "outage", 0)
+    assert 300 <= summary.seconds < 400
 
 
 def test_on_outage_wait_keeps_them(world):

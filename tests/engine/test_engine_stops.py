@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from world import Scripted, bad, good
 
@@ -165,7 +167,7 @@ def test_full_jitter_between_tries(world):
     script = Scripted(lambda nth, text, now: (0.0, bad(409, "conflict_error", f"{nth}")))
     w = world([{"custom_id": "one", "text": "hi"}], scripts={"m": script}, retry={"initial_seconds": 1, "max_seconds": 8, "max_attempts": 8})
     w.run()
-    gaps = [later - earlier for earlier, later in zip(script.times, script.times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(script.times)]
     assert len(gaps) == 7
     assert all(0 <= gap <= bound for gap, bound in zip(gaps, [1, 2, 4, 8, 8, 8, 8], strict=True))
     assert sum(gaps) > 4
@@ -217,7 +219,7 @@ POISON = {
     "model-name": good(model="\ud800"),
     "cost": good(usage=(1, 1), cost=HUGE),
     "error-words": bad(400, "\ud800", "\ud800 words"),
-    "error-number": bad(400, HUGE, "words"),  # type: ignore[arg-type]
+    "error-number": bad(400, HUGE, "words"),  # type: ignore[arg-type]  # what the wire may bring all the same
     "request-id": bad(400, "x", "y", x_request_id="\udc80"),
     "request-id-of-an-answer": HttpReply(status=200, body=good().body, headers={"x-request-id": "\udc80"}),
     "redirect": HttpReply(status=302, body=b"", headers={"location": "\udc80"}),

@@ -31,7 +31,16 @@ class Door:
         return self.admission.queue(groups, purse or Purse(cap_pico=None, spent_pico=0, pinned_pico=0))
 
     def goes(
-        self, name: str, queue, *, tpm: float = 0, pico: int = 0, hold: float = 0.0, used: float | None = None, cost: int | None = 0, maybe: bool = False
+        self,
+        name: str,
+        queue,
+        *,
+        tpm: float = 0,
+        pico: int = 0,
+        hold: float = 0.0,
+        used: float | None = None,
+        cost: int | None = 0,
+        maybe: bool = False,
     ) -> asyncio.Task[Any]:
         """A request that passes, is under way for `hold` seconds and settles."""
 

@@ -144,8 +144,12 @@ def test_what_a_dead_run_had_in_flight_is_possibly_billed(path):
     store = opened(path)
     store.begin_run(now_utc=1.0, version="1", options="{}", cap_pico=None)
     number = store.deployment(Deployment(name="m", provider="openai", base_url="", model="x"))
-    row = "INSERT INTO attempt_log (row_key, attempt, kind, deployment, simulated, started_at, reserved_pico, run, outcome, billed, cost_pico, counted)"
-    for attempt, (outcome, billed, reserved, cost) in enumerate([("in_flight", "maybe", 50, None), ("ok", "yes", 70, 20), ("timeout", "maybe", 30, None)], 1):
+    row = (
+        "INSERT INTO attempt_log (row_key, attempt, kind, deployment, simulated, started_at, reserved_pico, run, outcome, billed, cost_pico, counted)"
+    )
+    for attempt, (outcome, billed, reserved, cost) in enumerate(
+        [("in_flight", "maybe", 50, None), ("ok", "yes", 70, 20), ("timeout", "maybe", 30, None)], 1
+    ):
         store.connection.execute(f"{row} VALUES (1, {attempt}, 'first', {number}, 0, 1.0, {reserved}, 1, '{outcome}', '{billed}', ?, 1)", (cost,))
     store.close()  # as a kill would leave it: nothing is said about the end of the run
     with closing(opened(path)) as store:

@@ -25,7 +25,13 @@ def rows(*names: str, at: int = 0) -> list[Row]:
     """`a` is an id, `=a` content of a numbered row, `!a` a line that can't be read."""
     kinds = {"=": "content:", "!": "bad:"}
     return [
-        Row(position=at + i, custom_id=None if name[0] in kinds else name, identity=kinds.get(name[0], "id:") + name.lstrip("=!"), fields={}, place=f"in:{i}")
+        Row(
+            position=at + i,
+            custom_id=None if name[0] in kinds else name,
+            identity=kinds.get(name[0], "id:") + name.lstrip("=!"),
+            fields={},
+            place=f"in:{i}",
+        )
         for i, name in enumerate(names)
     ]
 

@@ -185,10 +185,14 @@ def test_a_full_file(tmp_path):
     async def main(desk):
         pages = desk.store.connection.execute("PRAGMA page_count").fetchone()[0]
         desk.store.connection.execute(f"PRAGMA max_page_count = {pages + 2}")
-        with pytest.raises(StoreError, match="full.*free some space"):
+
+        async def fill() -> None:
             for number in range(1, 2000):
                 await desk.writer.journal(start(number))
                 desk.writer.end(end(number), Body(number, number, 1, "x" * 4000, None))
+
+        with pytest.raises(StoreError, match=r"full.*free some space"):
+            await fill()
         with pytest.raises(StoreError, match="full"):
             await desk.writer.close()
         written = desk.seen("SELECT count(*) FROM attempt_log")[0][0]

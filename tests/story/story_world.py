@@ -242,6 +242,8 @@ def stub(reply: Callable[[Asked], Said]) -> Iterator[tuple[str, list[Asked]]]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Buffered, so that a reply leaves in one packet; two would wait for each other's acknowledgement.
+        wbufsize = -1
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))

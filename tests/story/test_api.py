@@ -81,7 +81,12 @@ def test_run_in_a_script_then_nothing_is_left_to_do(tmp_path):
     assert (summary.exit_code, summary.rows.total, summary.rows.ok) == (0, 10, 10)
     assert batchllm.run(spec).attempts == 60
     again = batchllm.run(spec)
-    assert (again.exit_code, again.attempts, again.rows.pending, again.cost_usd) == (0, 60, 0, pytest.approx(ask(spec, "SELECT sum(cost_usd) FROM attempts")))
+    assert (again.exit_code, again.attempts, again.rows.pending, again.cost_usd) == (
+        0,
+        60,
+        0,
+        pytest.approx(ask(spec, "SELECT sum(cost_usd) FROM attempts")),
+    )
     is_whole(spec)
     lines = [json.loads(line) for line in (tmp_path / "t.results.jsonl").read_text().splitlines()]
     assert lines == [result.as_dict() for result in batchllm.results(spec)]
@@ -215,9 +220,7 @@ print(summary.exit_code, summary.stopped_by, summary.rows.ok > 0, summary.reserv
 def test_ctrl_c_drains_and_returns_the_summary(tmp_path, where):
     spec = job(tmp_path, rows=2000, latency_ms=20)
     (tmp_path / "spec.json").write_text(spec.text)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "spec.json"), where], capture_output=True, text=True, timeout=LONG_SECONDS
-    )
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "spec.json"), where], capture_output=True, text=True, timeout=LONG_SECONDS)
     assert done.stdout.split() == ["130", "interrupt", "True", "0.0"], done.stderr
     assert attempts(spec, outcome="in_flight") == attempts(spec, outcome="cancelled") == 0
 
@@ -402,7 +405,9 @@ def test_a_slow_reader_holds_the_sender_back(tmp_path):
                 seen += 1
                 if seen in {1, 100}:
                     # The reader sleeps until the run stands still; unheld, it would only do so at its end.
-                    await until(lambda: ask(spec, "SELECT count(*) FROM results") >= seen - 1 + WIDTH and attempts(spec, outcome="in_flight") == 0)
+                    await until(
+                        lambda seen=seen: ask(spec, "SELECT count(*) FROM results") >= seen - 1 + WIDTH and attempts(spec, outcome="in_flight") == 0
+                    )
                     assert attempts(spec) <= seen + 2 * WIDTH
         return seen
 
@@ -423,7 +428,7 @@ async def collected(rows, spec, **flags):
 
 @pytest.mark.parametrize("kind", ["list", "generator", "async"])
 def test_rows_from_anywhere(tmp_path, kind):
-    spec = job(tmp_path)
+    spec = job(tmp_path, latency_ms=0, concurrency=64)
 
     def rows(count):
         async def later():
@@ -432,14 +437,14 @@ def test_rows_from_anywhere(tmp_path, kind):
 
         return {"list": texts(count), "generator": (row for row in texts(count)), "async": later()}[kind]
 
-    found = asyncio.run(collected(rows(700), spec))
-    assert sorted(result.row for result in found) == list(range(700))
-    again = asyncio.run(collected(rows(720), spec))
-    assert len(again) == 720
-    assert attempts(spec) == 720, "the first 700 were answered before"
-    assert len(asyncio.run(collected(rows(730), spec, new_only=True))) == 10
+    found = asyncio.run(collected(rows(400), spec))
+    assert sorted(result.row for result in found) == list(range(400))
+    again = asyncio.run(collected(rows(420), spec))
+    assert len(again) == 420
+    assert attempts(spec) == 420, "the first 400 were answered before"
+    assert len(asyncio.run(collected(rows(430), spec, new_only=True))) == 10
     summary = batchllm.run(spec, rows=rows(5))
-    assert (summary.exit_code, summary.rows.total, summary.rows.pending) == (0, 730, 0)
+    assert (summary.exit_code, summary.rows.total, summary.rows.pending) == (0, 430, 0)
 
 
 def test_rows_that_wait_for_answers_are_not_kept_waiting(tmp_path):
@@ -508,10 +513,13 @@ def test_bad_rows_need_no_request_and_still_wait_for_the_reader(tmp_path):
         async with batchllm.open(spec, rows=bad()) as session:
             async for result in session.stream():
                 assert result.error.code == "template"
+                # Unheld, thousands would be read in this time; a busy machine can only make the test easier.
+                for _ in range(100):
+                    await asyncio.sleep(POLL_SECONDS)
+                    assert given < 1500
                 break
 
     asyncio.run(main())
-    assert given < 3000
 
 
 @pytest.mark.parametrize("kind", ["generator", "async"])
@@ -574,7 +582,7 @@ def test_a_stream_that_stops_early_says_so(tmp_path):
         found = []
         with pytest.raises(batchllm.Stopped, match="budget") as caught:
             async for result in batchllm.stream(texts(60), spec):
-                found.append(result)
+                found.append(result)  # noqa: PERF401 - what came before the error is wanted
         return found, caught.value.summary
 
     found, summary = asyncio.run(main())
@@ -647,7 +655,7 @@ def test_map_that_stops_early(tmp_path):
         ({"model": 3}, "int"),
         ({"model": "opnai:gpt-6-luna"}, "opnai"),
         ({"model": "simulated", "schema": {"type": "object"}}, "schema"),
-        ({"model": "simulated", "request": {"temprature": 1}}, "temprature"),
+        ({"model": "simulated", "request": {"temperature": "hot"}}, "temperature"),
         ({"model": "simulated", "prompt": "{{ txt }}"}, "txt"),
         ({"model": "simulated", "budget_usd": -1}, "budget.usd"),
         ({"model": {"provider": "openai", "model": "x", "api_key_env": "NOBODY_HAS_IT"}}, "NOBODY_HAS_IT"),
@@ -688,3 +696,44 @@ def test_signals_are_given_back(tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     batchllm.run(job(tmp_path), limit=1)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+KEEP_CANCELLING = """
+import asyncio, random, sys
+import batchllm
+from batchllm.store import is_locked
+
+random.seed(7)
+def spec(words, **keys):
+    model = {"provider": "simulated", "limits": "none", "simulator": {"latency_ms": 1}}
+    return batchllm.Job(name="t", input="in.jsonl", prompt=words + " {{ text }}", request={"max_tokens": 5}, models={"m": model}, **keys)
+
+async def cancelled(job, **keys):
+    task = asyncio.create_task(batchllm.run_async(job, **keys))
+    await asyncio.sleep(random.uniform(0.02, 0.1))
+    for _ in range(3):  # impatient: while it closes, it is cancelled again
+        task.cancel()
+        for _ in range(random.randint(0, 20)):
+            await asyncio.sleep(0)
+    try:
+        await task
+    except (asyncio.CancelledError, batchllm.SpecError):
+        return
+
+async def main():
+    for _ in range(8):
+        await cancelled(spec("a"))
+    await batchllm.run_async(spec("a"))
+    for _ in range(8):
+        await cancelled(spec("b"))  # in the pass that compares, which works in a thread
+    print(len(list(batchllm.results(spec("a")))))
+
+with open("in.jsonl", "w") as file:
+    file.writelines('{"text": "x%d"}\\n' % i for i in range(2000))
+asyncio.run(main())
+"""
+
+
+def test_cancelling_again_and_again_never_takes_the_process_down(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KEEP_CANCELLING], capture_output=True, text=True, timeout=2 * LONG_SECONDS, cwd=tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "2000"), done.stderr[-2000:]

@@ -10,6 +10,7 @@ import shlex
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -132,11 +133,13 @@ def call(capfd: pytest.CaptureFixture[str]):
 
 
 def query(store: Path, sql: str):
-    connection = sqlite3.connect(store)
-    try:
+    with closing(sqlite3.connect(store)) as connection:
         return connection.execute(sql).fetchall()
-    finally:
-        connection.close()
+
+
+def change_store(store: Path, sql: str, values: tuple[object, ...] = ()) -> None:
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute(sql, values)
 
 
 def lines(out: str) -> list[dict]:
@@ -185,9 +188,7 @@ def test_status_while_a_run_holds_the_store(job, call):
     lock = StoreLock(job)
     lock.take()
     try:
-        with sqlite3.connect(job) as connection:
-            connection.execute("UPDATE runs SET limited_by = 'tpm', ended_at = NULL")
-        connection.close()
+        change_store(job, "UPDATE runs SET limited_by = 'tpm', ended_at = NULL")
         state = json.loads(call("status", "job.yaml", "--json")[1])
     finally:
         lock.release()
@@ -206,9 +207,7 @@ def test_status_while_a_run_holds_the_store(job, call):
     ],
 )
 def test_status_of_unknown_ends(job, call, change, rows, state):
-    with sqlite3.connect(job) as connection:
-        connection.execute(change)
-    connection.close()
+    change_store(job, change)
     found = json.loads(call("status", "job.yaml", "--json")[1])
     assert (found["rows"], found["state"]) == (rows, state)
 
@@ -220,9 +219,7 @@ def test_status_watch_ends_with_the_run(job, call):
 
 
 def test_status_does_not_know_a_bound_that_nobody_knows(job, call):
-    with sqlite3.connect(job) as connection:
-        connection.execute("UPDATE attempt_log SET reserved_pico = NULL WHERE attempt_id = 2")
-    connection.close()
+    change_store(job, "UPDATE attempt_log SET reserved_pico = NULL WHERE attempt_id = 2")
     assert json.loads(call("status", "job.yaml", "--json")[1])["possibly_billed"] == {"attempts": 3, "usd_max": None}
 
 
@@ -325,16 +322,21 @@ def test_export_csv_with_all_columns(job, call, tmp_path):
     assert rows[2]["error_code"] == "timeout"
 
 
+def reverse(path: Path) -> None:
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+
+
+def cut(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+
+
 @pytest.mark.parametrize(
     ("change", "args", "words"),
     [
         (lambda folder: None, ("--with", "txt"), "none of the first"),
         (lambda folder: (folder / "in.jsonl").unlink(), ("--with", "text"), "can't be read again"),
-        (
-            lambda folder: (folder / "in.jsonl").write_text('{"custom_id": "z", "text": "t", "lang": "x"}\n'),
-            ("--with", "text"),
-            "the input has changed",
-        ),
+        (lambda folder: reverse(folder / "in.jsonl"), ("--with", "text"), "row 0 is another record"),
+        (lambda folder: cut(folder / "in.jsonl"), ("--with", "text"), "row 3 is gone"),
     ],
 )
 def test_input_columns_that_can_not_be_had(job, call, tmp_path, change, args, words):
@@ -381,9 +383,7 @@ def test_exports_that_are_refused(job, call, args, words):
 
 
 def test_a_closed_stdout_ends_an_export_quietly(job):
-    with sqlite3.connect(job) as connection:
-        connection.execute("UPDATE answers SET output = ?", ("x" * 300_000,))
-    connection.close()
+    change_store(job, "UPDATE answers SET output = ?", ("x" * 300_000,))
     line = f"{shlex.quote(sys.executable)} -m batchllm export job.yaml | head -c 10; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONWARNINGS": "error"})
     assert (done.stdout, done.stderr) == ('{"custom_i0\n', "")
@@ -535,9 +535,7 @@ def test_sums_that_are_none(job, call, billed):
 
 
 def test_a_worst_case_that_nobody_knows_stays_open(job, call):
-    with sqlite3.connect(job) as connection:
-        connection.execute("UPDATE attempt_log SET reserved_pico = NULL WHERE attempt_id = 2")
-    connection.close()
+    change_store(job, "UPDATE attempt_log SET reserved_pico = NULL WHERE attempt_id = 2")
     assert "1 request without a known price" in call("settle", "job.yaml", "--billed", "worst")[2]
     assert query(job, "SELECT attempt_id FROM attempt_log WHERE billed = 'maybe'") == [(2,)]
     call("settle", "job.yaml", "--billed", "0.000000000007")
@@ -545,9 +543,7 @@ def test_a_worst_case_that_nobody_knows_stays_open(job, call):
 
 
 def test_simulated_dollars_are_settled_apart(job, call):
-    with sqlite3.connect(job) as connection:
-        connection.execute("UPDATE attempt_log SET simulated = 1 WHERE attempt_id = 4")
-    connection.close()
+    change_store(job, "UPDATE attempt_log SET simulated = 1 WHERE attempt_id = 4")
     shown = call("settle", "job.yaml")[2]
     assert "2 requests may have been billed" in shown
     assert "1 simulated request may have been billed" in shown
@@ -558,9 +554,7 @@ def test_simulated_dollars_are_settled_apart(job, call):
 
 
 def test_a_superseded_attempt_does_not_cost_the_new_answer(job, call):
-    with sqlite3.connect(job) as connection:
-        connection.execute("UPDATE rows SET cost_after = 1 WHERE row_key = 2")
-    connection.close()
+    change_store(job, "UPDATE rows SET cost_after = 1 WHERE row_key = 2")
     call("settle", "job.yaml", "--billed", "worst")
     assert query(job, "SELECT cost_pico FROM answers WHERE row_key = 2") == [(300,)]
 

@@ -37,11 +37,17 @@ def finishes(world: World, provider: SimulatorProcess, stopped: Ended, *words: s
     assert world.ask("SELECT count(*) FROM attempts WHERE billed = 'maybe'")[0][0] >= lost
 
 
+def limited(world: World, job: Path, blocks: int) -> Ended:
+    """A run that may write files of so many times 512 bytes."""
+    # Python itself would leave half-written .pyc files behind, for everybody.
+    environ = {"PYTHONDONTWRITEBYTECODE": "1"}
+    return world.run("run", job, prefix=["sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh"], env=environ)
+
+
 def test_a_file_size_limit(world: World) -> None:
     provider = simulator(world, latency_ms=10)
     job = prepared(world, provider)
-    # In blocks of 512 bytes.
-    stopped = world.run("run", job, prefix=["sh", "-c", 'ulimit -f 2400; exec "$@"', "sh"])
+    stopped = limited(world, job, 2400)
     finishes(world, provider, stopped, "job.db", "space")
 
 
@@ -92,3 +98,16 @@ def test_a_place_that_takes_no_results(world: World, provider: SimulatorProcess)
     world.run("run", job).expect(0)
     assert provider.requests == before
     assert len(world.results()) == 20
+
+
+def test_a_disk_that_is_full_from_the_start(world: World, provider: SimulatorProcess) -> None:
+    world.rows(5)
+    job = world.job(provider.url)
+    before = provider.requests
+    # From "not one page" to "all but the last tables"; each time in what the last attempt has left.
+    for blocks in (0, 8, 100, 300, 600):
+        ended = limited(world, job, blocks).expect(5)
+        assert "job.db" in ended.err
+    assert provider.requests == before
+    world.run("run", job).expect(0)
+    assert len(world.results()) == 5

@@ -57,6 +57,10 @@ def test_25_kills_change_no_result_and_repeat_nothing_that_was_answered(world: W
     assert set(repeated) <= {("cancelled", "maybe")}
     assert len(repeated) >= KILLS / 2, "the kills hit nothing in flight, so this test shows nothing"
     assert ended.summary["reserved_usd"] > 0
+    status = world.run("status", job, "--json").expect(0).summary
+    assert status["state"] == "finished"
+    assert status["possibly_billed"]["attempts"] >= len(repeated)
+    assert status["possibly_billed"]["usd_max"] == ended.summary["reserved_usd"]
 
     before = provider.requests
     world.run("run", job).expect(0)

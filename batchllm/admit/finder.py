@@ -1,0 +1,95 @@
+"""Finds limits that nobody declared: from response headers at once, else from refusals within seconds; then keeps to them.
+
+Headers tell a bucket's limit, what remains and when it is full again, and so its window: `window = reset * limit / used` (protocols G). Without headers the
+rate that gets through between two refusals is the limit: the burst that hides it is used up by then. Growth is slow, a fall is at once.
+"""
+
+from __future__ import annotations
+
+from batchllm.core.nouns import LimitHint
+
+_MINUTE = 60.0
+_NEAR = 0.15
+"""How far a window computed from rounded numbers may be off."""
+_KEEP = 0.95
+"""Of the rate that was seen to pass: what is asked for after a refusal."""
+_FALL = 0.5
+"""After a refusal that came too soon to measure anything."""
+_GROWTH = 0.00025
+"""Of the rate, per answer: 200 answers regain what a refusal took. Counted in answers, so that slow limits are refused as rarely as fast ones."""
+_ROUND = 200
+"""Answers without a refusal after which growth gets faster and faster: the limit is elsewhere."""
+_FASTEST = 0.02
+_STEP = 8
+_LONG = 50
+_SOME = 8
+"""Answers between two refusals that say something."""
+_SLOWEST = 0.2 / _MINUTE
+_DIMENSIONS = {"requests": "rpm", "tokens": "tpm"}
+
+
+def per_minute(hint: LimitHint) -> float | None:
+    """The limit per minute that a header tells; None when its window can't be known or is no minute (per-day limits are another matter)."""
+    limit, remaining, reset = hint.limit, hint.remaining, hint.reset_seconds
+    if limit is None or remaining is None or reset is None or remaining >= limit or reset <= 0:
+        return None
+    window = reset * limit / (limit - remaining)
+    if abs(window - _MINUTE) <= _MINUTE * _NEAR:
+        return float(limit)
+    if abs(window - 1.0) <= _NEAR:
+        return limit * _MINUTE
+    return None
+
+
+class Finder:
+    """What is known of one group's undeclared limits. Arithmetic only; time is an argument."""
+
+    def __init__(self, declared: frozenset[str]) -> None:
+        self._declared = declared
+        self.told: dict[str, float] = {}
+        """Per-minute limits that headers told, by dimension."""
+        self.rate: float | None = None
+        """Requests a second that refusals taught; None: none so far."""
+        self._passed = 0
+        self._since: float | None = None
+
+    def hint(self, hint: LimitHint) -> tuple[str, float] | None:
+        """A header. (dimension, per minute) when it says something new about a limit that isn't declared, or a lower one than was declared."""
+        dimension = _DIMENSIONS[hint.dimension]
+        found = per_minute(hint)
+        if found is None or self.told.get(dimension) == found:
+            return None
+        self.told[dimension] = found
+        return (dimension, found)
+
+    def passed(self, now: float) -> float | None:
+        """An answer came. The new rate (requests a second), when it has grown enough to matter."""
+        if self._since is None:
+            self._since = now
+        self._passed += 1
+        if self.rate is None:
+            return None
+        self.rate *= 1 + min(_FASTEST, _GROWTH * (1 + self._passed / _ROUND) ** 2)
+        return self.rate if self._passed % _STEP == 0 else None
+
+    def refused(self, now: float) -> float | None:
+        """A refusal episode began. The rate to keep from now on; None when headers or the spec already tell it."""
+        if "rpm" in self._declared or "tpm" in self._declared or self.told:
+            return None
+        seconds = max(0.0 if self._since is None else now - self._since, 1.0)
+        if self.rate is None:
+            if not self._passed:
+                return None
+            self.rate = self._passed / seconds
+        elif self._passed >= _LONG:
+            # It held for a while: the edge is near.
+            self.rate *= _KEEP
+        elif self._passed >= _SOME:
+            # The burst that hid the limit is used up, so what passes between two refusals is the limit.
+            self.rate = min(self.rate * _KEEP, self._passed / seconds)
+        else:
+            self.rate *= _FALL
+        self.rate = max(self.rate, _SLOWEST)
+        self._passed = 0
+        self._since = now
+        return self.rate
