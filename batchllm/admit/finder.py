@@ -13,14 +13,16 @@ _NEAR = 0.15
 """How far a window computed from rounded numbers may be off."""
 _KEEP = 0.95
 """Of the rate that was seen to pass: what is asked for after a refusal."""
-_FALL = 0.5
+_FALL = 0.7
 """After a refusal that came too soon to measure anything."""
 _GROWTH = 0.00025
 """Of the rate, per answer: 200 answers regain what a refusal took. Counted in answers, so that slow limits are refused as rarely as fast ones."""
-_ROUND = 200
+_ROUND = 150
 """Answers without a refusal after which growth gets faster and faster: the limit is elsewhere."""
 _FASTEST = 0.02
 _STEP = 8
+_ENOUGH = 32
+"""Answers before the first refusal from which a rate can be told."""
 _LONG = 50
 _SOME = 8
 """Answers between two refusals that say something."""
@@ -78,7 +80,8 @@ class Finder:
             return None
         seconds = max(0.0 if self._since is None else now - self._since, 1.0)
         if self.rate is None:
-            if not self._passed:
+            if self._passed < _ENOUGH:
+                # A single "not now" at the start says nothing about a rate; the pause that it asks for is enough.
                 return None
             self.rate = self._passed / seconds
         elif self._passed >= _LONG:

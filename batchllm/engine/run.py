@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+from aiolimiter import AsyncLimiter
 
 from batchllm.admit import Admission
 from batchllm.core import json
@@ -93,7 +94,10 @@ class _Run:
     async def _open(self) -> Store:
         """The store, as soon as this run may have it."""
         spec = self.spec
+        asking = AsyncLimiter(1, _LOCK_SECONDS)
         while True:
+            # Asked for again and again instead of waiting in the kernel: so Ctrl-C is heard.
+            await asking.acquire()
             try:
                 return Store.open(
                     spec.store_path(self.deps.environ),
@@ -108,8 +112,6 @@ class _Run:
             except StoreBusy:
                 if self.options.if_running != "wait":
                     raise
-            # Asked for again and again instead of waiting in the kernel: so Ctrl-C is heard.
-            await self.clock.sleep(_LOCK_SECONDS)
 
     async def _with_store(self) -> Summary:
         spec, store = self.spec, self.store
@@ -427,7 +429,7 @@ class _Run:
 
         def write() -> None:
             with StoreReader(self.store.path) as reader:
-                write_results(reader.results(), path)
+                write_results(reader.results(), path, columns=self.spec.output.keep)
 
         if self.deps.inline:
             write()

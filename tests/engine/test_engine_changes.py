@@ -221,6 +221,17 @@ def test_a_run_that_stops_before_the_end_looks_again(world):
     assert _sent(w) == 60
 
 
+def test_going_back_after_a_rerun_of_some_rows_is_a_change_again(world):
+    """The inputs' record of the last whole run fits again, but not every answer does."""
+    w = world(30, on_change="rerun")
+    w.run()
+    first = [line["output"] for line in w.results()]
+    assert w.run(RunOptions(limit=10), prompt="{{ text }} and more").exit_code == 0
+    assert [line["output"] for line in w.results()] != first
+    assert w.run().exit_code == 0
+    assert ([line["output"] for line in w.results()], _sent(w)) == (first, 50)
+
+
 def test_an_answer_that_came_from_a_script_is_the_answer(world):
     w = world(3, scripts={"m": Scripted(lambda nth, text, now: (0.25, good(text.upper(), usage=(7, 3))))})
     w.run()

@@ -89,7 +89,7 @@ class TestGroup:
         assert group.short_of({}, 10.0) is None
 
     def test_a_burst_of_refusals_is_one(self):
-        group = LimitGroup("g", slots=64.0)
+        group = LimitGroup("g", slots=64.0, first_slots=64.0)
         for _ in range(40):
             group.take({})
         assert group.refused(sent_at=0.0, now=1.0)
@@ -101,7 +101,7 @@ class TestGroup:
         assert (group.refusals, group.slots < slots) == (2, True)
 
     def test_slots_are_never_fewer_than_one_and_grow_back(self):
-        group = LimitGroup("g", slots=8.0)
+        group = LimitGroup("g", slots=8.0, first_slots=8.0)
         for now in range(20):
             group.refused(sent_at=float(now), now=float(now))
         assert group.slots == 1
