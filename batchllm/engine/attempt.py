@@ -227,7 +227,7 @@ def _settle(
             now_utc,
             status,
             outcome,
-            int(isinstance(decision, Fail) or (isinstance(decision, Again) and not run.weather.excuses(lane, fault))),
+            int(isinstance(decision, Fail) or (isinstance(decision, Again) and not run.weather.excuses(lane, work, fault))),
             int(isinstance(decision, Refused) or (isinstance(decision, Down) and status is not None)),
             billed,
             cost,

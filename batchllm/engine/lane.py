@@ -6,6 +6,7 @@ Its workers take rows from its queue; a row that only waits for its next try par
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 
 from batchllm.admit import LimitGroup, Purse
@@ -66,27 +67,35 @@ class _Asked:
 class Outage:
     """Whether an endpoint is down, and since when."""
 
-    __slots__ = ("down", "first_at", "probes", "streak", "words")
+    __slots__ = ("_rows", "alive_at", "down", "first_at", "probes", "streak", "words")
 
     def __init__(self) -> None:
+        self.alive_at = -math.inf
+        """When the latest request that got a reply was sent: what was sent before it and got none can't blame the endpoint."""
+        self._rows: set[int] = set()
         self.streak = 0
         self.first_at = 0.0
         self.down = False
         self.probes = 0
         self.words = ""
 
-    def fault(self, now: float, words: str) -> None:
-        """A fault that an endpoint in trouble gives."""
+    def fault(self, now: float, words: str, *, row_key: int | None = None) -> None:
+        """A fault that an endpoint in trouble gives. `row_key`: a row can give it too, so each row counts once."""
         if self.streak == 0:
             self.first_at = now
-        self.streak += 1
         self.words = words
+        if row_key is not None:
+            if row_key in self._rows:
+                return
+            self._rows.add(row_key)
+        self.streak += 1
 
     def over(self) -> None:
         """An answer came, whatever it said."""
         self.streak = 0
         self.down = False
         self.probes = 0
+        self._rows.clear()
 
 
 class Lane:

@@ -64,6 +64,7 @@ class Weather:
             seconds = self._clock.now() - lane.outage.first_at
             self._listener(Note(level="info", text=f"{lane.name} is back after {_span(seconds)}"))
         lane.outage.over()
+        lane.outage.alive_at = max(lane.outage.alive_at, sent_at)
         if answered:
             lane.answered = True
         if lane.adaptive and answered:
@@ -145,19 +146,23 @@ class Weather:
         self._maybe_outage(lane, now, straggler=straggler)
 
     @staticmethod
-    def excuses(lane: Lane, fault: Fault | None) -> bool:
+    def excuses(lane: Lane, work: Work, fault: Fault | None) -> bool:
         """Whether a fault that would count for its row is the outage's."""
-        return lane.outage.down and fault is not None and fault.kind in _SHAKY
+        return lane.outage.down and not work.suspect and fault is not None and fault.kind in _SHAKY
 
     def shaky(self, lane: Lane, work: Work, end: Rejected) -> None:
         """A fault that counted for its row; in the middle of an outage it doesn't."""
         if end.fault is None or end.fault.kind not in _SHAKY:
             lane.outage.over()
             return
-        if self.excuses(lane, end.fault):
-            work.failures[lane.name] -= 1
         now = self._clock.now()
-        lane.outage.fault(now, end.fault.message)
+        if self.excuses(lane, work, end.fault):
+            work.failures[lane.name] -= 1
+        elif work.suspect or end.sent_at <= lane.outage.alive_at:
+            # Others got their replies meanwhile: it is the row that hangs or breaks, and it must come to its own end.
+            work.suspect = True
+            return
+        lane.outage.fault(now, end.fault.message, row_key=None if lane.outage.down else work.row_key)
         self._maybe_outage(lane, now, straggler=end.sent_at < lane.own.episode_at)
 
     def _maybe_outage(self, lane: Lane, now: float, *, straggler: bool) -> None:

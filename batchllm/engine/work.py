@@ -29,6 +29,7 @@ class Work:
         "last_words",
         "position",
         "row_key",
+        "suspect",
     )
 
     def __init__(
@@ -51,6 +52,8 @@ class Work:
         """Of its next attempt."""
         self.last_words: tuple[Any, ...] = ()
         self.identical = 0
+        self.suspect = False
+        """Whether it hung or broke off while the endpoint was answering others."""
 
     def spent(self, cost_pico: int | None) -> None:
         """Adds a known cost."""

@@ -64,11 +64,22 @@ def test_an_endpoint_that_hangs_counts_as_down_and_its_rows_get_through(world):
 def test_faults_of_an_outage_use_up_no_attempts_over_runs_either(world):
     reset = Fault(kind=Kind.NETWORK, message="reset", billed="maybe")
     script = Scripted(lambda nth, text, now: (1.0, reset if now < 2000 else good()))
-    w = world(1, scripts={"m": script}, retry={"outage_seconds": 900, "max_attempts": 8})
+    w = world(12, scripts={"m": script}, retry={"outage_seconds": 900, "max_attempts": 8})
     assert w.run().exit_code == 4
-    assert len(script.arrivals) > 20
+    assert len(script.arrivals) > 30
     w.elapsed = 1999.0  # one more reset, then it is back
     assert (w.run().exit_code, w.results()[0]["status"]) == (0, "ok")
+
+
+@pytest.mark.parametrize("kind", [Kind.TIMEOUT, Kind.NETWORK])
+def test_rows_that_hang_or_break_by_themselves_fail_and_the_run_ends(world, kind):
+    # Every third row never gets an answer, and at the end nothing but such rows is left: that is no outage.
+    fault = Fault(kind=kind, message="gone", billed="maybe")
+    script = Scripted(lambda nth, text, now: (5.0, fault) if "poison" in text else (0.5, good()))
+    w = world([{"custom_id": f"r{i}", "text": f"{'poison' if i % 3 == 0 else 'fine'} {i}"} for i in range(60)], scripts={"m": script})
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok, summary.rows.failed) == (1, 40, 20)
+    assert summary.seconds < 600
 
 
 def test_on_outage_fallback_moves_the_rows(world):

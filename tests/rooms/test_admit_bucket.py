@@ -109,10 +109,11 @@ class TestGroup:
             group.went_well()
         assert (group.slots, group.refusals) == (8.0, 0)
 
-    def test_unlimited_slots_stay_so(self):
-        group = LimitGroup("g")
-        group.refused(sent_at=0.0, now=0.0)
-        assert group.slots == math.inf
+    @pytest.mark.parametrize("slots", [8.0, math.inf])
+    def test_declared_slots_stay_what_they_are(self, slots):
+        group = LimitGroup("g", slots=slots)
+        assert group.refused(sent_at=0.0, now=0.0)
+        assert group.slots == slots
 
     def test_the_longest_wait_is_told(self):
         group = LimitGroup("g", buckets=[bucket(), Bucket("tpm", per_minute=6000, burst_seconds=1, now=0.0)])

@@ -200,8 +200,7 @@ async def test_probing_lets_one_through_at_a_time(door):
 
 @virtual
 async def test_fewer_slots_hold_back_what_waits(door):
-    group = door.group(slots=8)
-    group._adaptive = True
+    group = LimitGroup("g", slots=8, first_slots=8)
     queue = door.queue(group)
     for i in range(8):
         door.goes(str(i), queue, hold=1.0)
