@@ -13,6 +13,7 @@ from batchllm.core.nouns import Result
 from batchllm.core.wire import Transport
 from batchllm.engine.control import Control
 from batchllm.spec import ModelSpec
+from batchllm.store.writer import MakeWriter
 
 AskChange = Callable[[RowsCompared], str]
 """Asks a person what to do about changed answers: `rerun`, `keep` or `refuse`."""
@@ -32,6 +33,8 @@ class Deps:
     rng: random.Random = field(default_factory=random.Random)
     inline: bool = False
     """Work in the loop's thread instead of threads of its own (virtual time)."""
+    writer: MakeWriter | None = None
+    """What makes the store's writer; None: a thread's, or an inline one."""
     listener: Listener = _deaf
     transports: Callable[[str, ModelSpec], Transport | None] = lambda _name, _spec: None
     """A transport for a model, by name; None: the usual one."""

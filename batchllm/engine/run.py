@@ -131,7 +131,7 @@ class _Run:
         has_answers = store.has_answers()
         self.judge = Judge(spec, self.source, store.deployments()) if self.source.is_stream and not self.fresh else None
         first_attempt = store.next_attempt_id()
-        writer = store.start(inline=self.deps.inline, on_commit=self._committed, on_failure=self._store_failed)
+        writer = store.start(inline=self.deps.inline, on_commit=self._committed, on_failure=self._store_failed, make=self.deps.writer)
         scrub = scrubber(self.access, spec)
         self.context = Context(
             spec=spec,

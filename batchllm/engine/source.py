@@ -51,7 +51,8 @@ class Source:
         if not self.is_stream:
             if spec.input is None:
                 raise SpecError(Problem(file=_file(spec), path="input", message="no input: name a file under `input`, or give one with --input"))
-            self.files = files.resolve(spec.input_patterns(environ))
+            # Named as the spec names them, so that results are the same wherever the command was typed.
+            self.files = files.resolve(spec.input_patterns(environ), base=spec.folder)
             empty = [Problem(path="input", message=f"{file.name}: the file is empty") for file in self.files if first.is_empty(file)]
             if empty:
                 raise SpecError(empty)

@@ -48,7 +48,7 @@ class Work:
         """Per model: attempts that count towards max_attempts."""
         self.by_outcome: dict[tuple[str, str], int] = dict(history.by_outcome)
         self.cost_pico = history.cost_pico
-        self.kind = "retry" if history.attempts else "first"
+        self.kind = "retry" if history.resent else "first"
         """Of its next attempt."""
         self.last_words: tuple[Any, ...] = ()
         self.identical = 0

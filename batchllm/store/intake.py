@@ -140,18 +140,20 @@ def load_histories(connection: sqlite3.Connection, keys: Sequence[int]) -> dict[
     costs: dict[int, int | None] = {}
     query = f"""
         SELECT l.row_key, d.name, CASE WHEN l.outcome = 'unavailable' AND l.http_status IN (504, 524) THEN 'gateway_timeout' ELSE l.outcome END, max(l.attempt), sum(l.counted AND l.attempt > r.failures_after),
-               sum(CASE WHEN l.attempt > r.cost_after THEN l.cost_pico END)
+               sum(CASE WHEN l.attempt > r.cost_after THEN l.cost_pico END), max(l.attempt > r.cost_after)
         FROM attempt_log l JOIN deployments d ON d.deployment = l.deployment JOIN rows r ON r.row_key = l.row_key
         WHERE l.row_key IN ({_marks(len(keys))}) GROUP BY 1, 2, 3"""  # noqa: S608 - question marks only
-    for key, model, outcome, attempt, counted, cost in connection.execute(query, list(keys)):
+    resent: dict[int, bool] = {}
+    for key, model, outcome, attempt, counted, cost, present in connection.execute(query, list(keys)):
         attempts[key] = max(attempts.get(key, 0), attempt)
+        resent[key] = resent.get(key, False) or bool(present)
         if counted:
             failures.setdefault(key, {})[model] = failures.get(key, {}).get(model, 0) + counted
             outcomes.setdefault(key, {})[model, outcome] = counted
         if cost is not None:
             costs[key] = (costs.get(key) or 0) + cost
     return {
-        key: History(attempts=count, failures=failures.get(key, {}), by_outcome=outcomes.get(key, {}), cost_pico=costs.get(key))
+        key: History(attempts=count, failures=failures.get(key, {}), by_outcome=outcomes.get(key, {}), cost_pico=costs.get(key), resent=resent[key])
         for key, count in attempts.items()
     }
 

@@ -124,6 +124,8 @@ class History:
     """(model name, outcome; `gateway_timeout` for a 504) -> how many of those."""
     cost_pico: int | None = None
     """Known cost since the request last changed."""
+    resent: bool = False
+    """Whether its present request was ever sent."""
 
 
 NO_HISTORY = History()

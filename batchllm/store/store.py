@@ -17,7 +17,7 @@ from batchllm.core.errors import StoreError
 from batchllm.store import schema
 from batchllm.store.lock import StoreLock
 from batchllm.store.records import OK, PENDING, Committed, Deployment, Totals
-from batchllm.store.writer import InlineWriter, ThreadWriter, Writer, explain
+from batchllm.store.writer import InlineWriter, MakeWriter, ThreadWriter, Writer, explain
 
 T = TypeVar("T")
 
@@ -214,9 +214,16 @@ class Store:
         names = [column[0] for column in cursor.description]
         return dict(zip(names, cursor.fetchone(), strict=True))
 
-    def start(self, *, inline: bool, on_commit: Callable[[list[Committed]], None], on_failure: Callable[[StoreError], None]) -> Writer:
-        """Hands the connection to the writer; from here on only the writer touches it."""
-        make = InlineWriter if inline else ThreadWriter
+    def start(
+        self,
+        *,
+        inline: bool,
+        on_commit: Callable[[list[Committed]], None],
+        on_failure: Callable[[StoreError], None],
+        make: MakeWriter | None = None,
+    ) -> Writer:
+        """Hands the connection to the writer; from here on only the writer touches it. `make`: a writer of the caller's own."""
+        make = make or (InlineWriter if inline else ThreadWriter)
         self.writer = make(self.connection, str(self.path), on_commit=on_commit, on_failure=on_failure)
         return self.writer
 

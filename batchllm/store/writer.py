@@ -140,6 +140,19 @@ class Writer(Protocol):
     async def close(self) -> None: ...
 
 
+class MakeWriter(Protocol):
+    """What makes the writer of a store: one of the classes below, or a double of theirs."""
+
+    def __call__(
+        self,
+        connection: sqlite3.Connection,
+        path: str,
+        *,
+        on_commit: Callable[[list[Committed]], None],
+        on_failure: Callable[[StoreError], None],
+    ) -> Writer: ...
+
+
 class ThreadWriter:
     """Commits in a thread of its own; results come back to the loop once per group."""
 
@@ -162,8 +175,19 @@ class ThreadWriter:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
+        self._start()
+
+    def _start(self) -> None:
         self._thread = threading.Thread(target=self._work, name="batchllm-store", daemon=True)
         self._thread.start()
+
+    async def _ended(self) -> None:
+        try:
+            while self._thread.is_alive():  # noqa: ASYNC110 - a thread's end sets no event of the loop
+                await asyncio.sleep(0.002)
+        finally:
+            # Also when cancelled once more: a connection that is closed while a thread works on it takes the whole process down.
+            self._thread.join()
 
     def journal(self, start: AttemptStart) -> asyncio.Future[None]:
         """A future that is done when the attempt is on disk."""
@@ -214,12 +238,7 @@ class ThreadWriter:
         """Writes what is queued and ends the thread. Raises StoreError when the last commit failed."""
         self._closing = True
         self._wake.set()
-        try:
-            while self._thread.is_alive():  # noqa: ASYNC110 - a thread's end sets no event of the loop
-                await asyncio.sleep(0.002)
-        finally:
-            # Also when cancelled once more: a connection that is closed while a thread works on it takes the whole process down.
-            self._thread.join()
+        await self._ended()
         if self._kept:
             # A failed store gets one more chance with the answers that are already paid for.
             try:
@@ -234,12 +253,16 @@ class ThreadWriter:
                 self._wake.wait()
                 time.sleep(_GATHER_SECONDS)
             self._wake.clear()
-            with self._lock:
-                group, self._group = self._group, _Group()
-            if group:
-                self._commit(group)
-            elif self._closing:
+            if not self._commit_queued() and self._closing:
                 return
+
+    def _commit_queued(self) -> bool:
+        """One commit of all that is queued; whether there was anything."""
+        with self._lock:
+            group, self._group = self._group, _Group()
+        if group:
+            self._commit(group)
+        return bool(group)
 
     def _commit(self, group: _Group) -> None:
         try:

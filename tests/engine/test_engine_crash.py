@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -24,8 +25,12 @@ KEYS = {"sims": {"m": SIM}, "concurrency": 12, "retry": {"timeout_seconds": 10, 
 
 
 def alike(results):
-    """What must be equal between an uninterrupted run and any other."""
-    return [{name: value for name, value in line.items() if name not in DIFFERS} for line in results]
+    """What must be equal between an uninterrupted run and any other. (Each life has a folder of its own, so the input's name differs by its folder.)"""
+    lines = [{name: value for name, value in line.items() if name not in DIFFERS} for line in results]
+    for line in lines:
+        if line["error"] is not None:
+            line["error"]["message"] = re.sub(r"\S*in\.jsonl:", "in.jsonl:", line["error"]["message"])
+    return lines
 
 
 class _Dies:
