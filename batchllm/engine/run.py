@@ -22,6 +22,7 @@ from batchllm.core import json
 from batchllm.core.errors import SpecError, StoreBusy, StoreError
 from batchllm.core.events import Note, Progress, RowsCompared
 from batchllm.core.money import text_usd, usd_from_pico
+from batchllm.engine.alerts import Alerts
 from batchllm.engine.compare import Comparison, Judge, compare
 from batchllm.engine.context import Context
 from batchllm.engine.control import Control
@@ -127,6 +128,7 @@ class _Run:
         answered = store.answered()
         for name, access in self.access.items():
             lanes.add(name, access, admission, transport=self.deps.transports(name, spec.models[name]), answered=answered)
+        self.alerts = Alerts(spec.budget.alerts, lanes.purses[lanes.simulated_only], self.deps.listener)
         self.stopper.on_stop(self._stopping)
         has_answers = store.has_answers()
         self.judge = Judge(spec, self.source, store.deployments()) if self.source.is_stream and not self.fresh else None
@@ -358,6 +360,7 @@ class _Run:
             self.stopper.set(Stop(exit_code=3, stopped_by="deadline", message=f"the deadline ({self.spec.deadline}) has come; run again to continue"))
         for lane in self.lanes.by_name.values():
             self.context.weather.check(lane)
+        self.alerts.look()
         self.deps.listener(self.progress())
 
     def limited_by(self) -> str:
@@ -411,6 +414,7 @@ class _Run:
                 self.failure = error
         if self.failure is not None:
             raise self.failure
+        self.alerts.look()
         self.deps.listener(self.progress())
         if self.interrupts < 2:  # a second Ctrl-C means: at once
             await self._write_results()

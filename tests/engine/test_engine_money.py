@@ -8,6 +8,7 @@ from world import Scripted, bad, good, rows
 from batchllm.admit import Purse
 from batchllm.core.errors import SpecError
 from batchllm.core.nouns import Fault, Kind
+from batchllm.engine import RunOptions
 
 
 @pytest.fixture
@@ -151,3 +152,15 @@ def test_the_cost_of_a_row_is_the_sum_of_its_attempts(world):
     w.run()
     (result,) = w.results()
     assert (result["attempts"], result["cost_usd"]) == (3, pytest.approx(w.sims["m"].audit.cost_pico / 1e12))
+
+
+def test_alerts_come_once_each_and_not_again_on_a_resume(world):
+    # Each answer costs 20 millionths of a dollar (10 tokens at 1, 5 at 2); the cap is worth 50 of them, and one is reserved at 50.
+    script = Scripted(lambda nth, text, now: (1.0, good()))
+    w = world(40, scripts={"m": script}, models={"m": {"limits": {"concurrency": 1}}}, budget={"usd": 0.001, "alerts": [0.25, 0.5]})
+    w.run(RunOptions(limit=20))
+    said = [note.text for note in w.notes if "of the budget" in note.text]
+    assert [text.split(" ")[0] for text in said] == ["25%"]
+    w.notes.clear()
+    w.run(RunOptions(limit=38))
+    assert [note.text.split(" ")[0] for note in w.notes if "of the budget" in note.text] == ["50%"]
