@@ -95,19 +95,23 @@ class Admission:
         """Requests at the door."""
         return sum(len(queue.waiters) for queue in self._queues)
 
-    async def reserve(self, queue: Queue, amounts: dict[str, float], pico: int) -> Lease:
-        """Waits its turn. Raises Closed when the run takes no more requests, Evicted when the line is sent away."""
+    def ticket(self) -> int:
+        """A place in the order of arrival; a row keeps its own for its further tries."""
+        self._ticket += 1
+        return self._ticket
+
+    async def reserve(self, queue: Queue, amounts: dict[str, float], pico: int, *, ticket: int | None = None) -> Lease:
+        """Waits its turn: by `ticket`, or behind everybody. Raises Closed when the run takes no more requests, Evicted when the line is sent away."""
         if self._closed:
             raise Closed
-        self._ticket += 1
         if not queue.waiters and self._claimed.isdisjoint(queue.groups):
             now = self._clock.now()
             if self._short(queue, amounts, pico, now) is None:
                 return self._pass(queue, amounts, pico, now)
         future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(self._ticket, amounts, pico, future)
-        queue.waiters.append(waiter)
-        if len(queue.waiters) == 1:
+        waiter = _Waiter(self.ticket() if ticket is None else ticket, amounts, pico, future)
+        _take_place(queue.waiters, waiter)
+        if queue.waiters[0] is waiter:
             self.pump()
         try:
             return await future
@@ -219,6 +223,17 @@ class Admission:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _take_place(waiters: deque[_Waiter], waiter: _Waiter) -> None:
+    if not waiters or waiters[-1].ticket < waiter.ticket:
+        waiters.append(waiter)
+        return
+    # A row on its next try: its ticket is older than nearly all others.
+    at = 0
+    while waiters[at].ticket < waiter.ticket:
+        at += 1
+    waiters.insert(at, waiter)
 
 
 def _age(queue: Queue) -> int:

@@ -89,6 +89,16 @@ class LimitGroup:
         bucket.level = 0.0
         self.buckets = (*self.buckets, bucket)
 
+    def drop_rate(self, dimension: str) -> None:
+        """A dimension has no limit any more."""
+        self.buckets = tuple(bucket for bucket in self.buckets if bucket.dimension != dimension)
+
+    def set_slots(self, slots: float, *, adaptive: bool) -> None:
+        """Another number of requests in flight from now on. `adaptive`: found slots stay what they are, as far as they fit."""
+        self.slots_max = slots
+        self.slots = min(self.slots, slots) if adaptive else slots
+        self._adaptive = adaptive
+
     def pause(self, until: float) -> None:
         """Nothing is sent before `until`; a shorter pause never cuts a longer one."""
         self.paused_until = max(self.paused_until, until)

@@ -9,7 +9,7 @@ from __future__ import annotations
 class Purse:
     """The money of one run, on top of what the store says was spent and is still reserved."""
 
-    __slots__ = ("cap_pico", "held_pico", "holders", "pinned_pico", "spent_pico")
+    __slots__ = ("_ceiling_pico", "cap_pico", "held_pico", "holders", "lowered", "pinned_pico", "spent_pico")
 
     def __init__(self, *, cap_pico: int | None, spent_pico: int, pinned_pico: int) -> None:
         self.cap_pico = cap_pico
@@ -20,6 +20,10 @@ class Purse:
         """Reserved for attempts in flight."""
         self.holders = 0
         """Attempts in flight: as long as there are some, money may come back."""
+        self.lowered = False
+        """Whether the cap was set below what was spent and reserved at that moment."""
+        self._ceiling_pico = 0
+        """Under a lowered cap: what is in flight may still reach this; it only falls."""
 
     @property
     def reserved_pico(self) -> int:
@@ -29,6 +33,17 @@ class Purse:
     def fits(self, pico: int) -> bool:
         """Whether a reservation keeps the promise."""
         return self.cap_pico is None or self.spent_pico + self.pinned_pico + self.held_pico + pico <= self.cap_pico
+
+    def set_cap(self, cap_pico: int | None) -> None:
+        """Another cap from now on. What is in flight keeps its reservation, also where a lowered cap no longer covers it."""
+        self.cap_pico = cap_pico
+        self.lowered = cap_pico is not None and self._total_pico > cap_pico
+        self._ceiling_pico = self._total_pico if self.lowered else 0
+
+    def settle_pinned(self, pico: int, *, cost_pico: int) -> None:
+        """Possibly billed attempts were settled by the user's word: so much is no longer held back, so much was spent."""
+        self.pinned_pico -= pico
+        self.spent_pico += cost_pico
 
     def hold(self, pico: int) -> None:
         """Reserves; the caller has asked `fits`."""
@@ -43,8 +58,18 @@ class Purse:
             self.pinned_pico += pico
         elif cost_pico is not None:
             self.spent_pico += cost_pico
+        if self._ceiling_pico and self._total_pico < self._ceiling_pico:
+            self._ceiling_pico = self._total_pico
+
+    @property
+    def _total_pico(self) -> int:
+        return self.spent_pico + self.pinned_pico + self.held_pico
 
     @property
     def overdrawn(self) -> bool:
-        """Whether the truth went past the cap (a provider that bills above the bound, or a cap that was lowered)."""
-        return self.cap_pico is not None and self.spent_pico + self.pinned_pico + self.held_pico > self.cap_pico
+        """Whether the truth went past the cap (a provider that bills above the bound, or a cap that was lowered). What is merely held may still come back under
+        a lowered cap.
+        """
+        if self.cap_pico is None:
+            return False
+        return self.spent_pico + self.pinned_pico > self.cap_pico or self._total_pico > max(self.cap_pico, self._ceiling_pico)

@@ -162,6 +162,8 @@ def spec_to_run(job: Path, changes: dict[str, Any], *, simulate: bool) -> JobSpe
     """The spec of a file, or the one that a store keeps, with the flags' changes. Raises SpecError (exit 2) and StoreError (5)."""
     from batchllm.spec import literal, load, loads
 
+    if not job.exists():
+        raise SpecError(Problem(file=str(job), message=f"no such file{_hint(job)}"))
     if job.is_file() and _is_store(job):
         from batchllm.store.read import StoreReader
 

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,24 @@ Exit codes: 0 every row ok, 1 rows failed, 2 spec or input wrong, 3 budget or de
 def command(job: Path, **flags: Any) -> None:
     """Run a job, or resume it: always safe to repeat; failed rows are left alone."""
     from batchllm.cli._job import spec_to_run
+    from batchllm.core.errors import SpecError
 
-    sys.exit(execute(spec_to_run(job, changes(flags), simulate=flags["simulate"]), job, flags))
+    try:
+        spec = spec_to_run(job, changes(flags), simulate=flags["simulate"])
+    except SpecError as error:
+        raise SpecError([_by_flag(problem, flags) for problem in error.problems]) from None
+    sys.exit(execute(spec, job, flags))
+
+
+_FLAG_KEYS = {"budget.usd": "budget", "concurrency": "concurrency", "name": "name", "max_failed": "max_failed", "results": "results"}
+
+
+def _by_flag(problem: Any, flags: dict[str, Any]) -> Any:
+    """A problem with what a flag said is told under the flag's own name, not under --set, which nobody wrote."""
+    flag = _FLAG_KEYS.get(problem.path or "")
+    if problem.file != "--set" or flag is None or flags[flag] is None:
+        return problem
+    return replace(problem, file=f"--{flag.replace('_', '-')}", path=None)
 
 
 def changes(flags: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +104,8 @@ def _number(text: str, flag: str) -> float | int:
 
     try:
         value = Decimal(text.lstrip("$"))
+        if not value.is_finite():
+            raise InvalidOperation
     except InvalidOperation:
         raise SpecError(Problem(file=flag, message=f"expected dollars such as 5 or 0.25, got {text!r}")) from None
     return int(value) if value == int(value) else float(value)
@@ -177,7 +196,7 @@ def _options(flags: dict[str, Any]) -> Any:
         elif flags["sample"].strip().isdigit() and int(flags["sample"]) > 0:
             count = int(flags["sample"])
         else:
-            raise SpecError(Problem(file="--sample", message=f"expected a percentage such as 1% or a number of rows, got {flags['sample']!r}"))
+            raise SpecError(Problem(file="--sample", message=f"expected a percentage up to 100%, such as 1%, or a number of rows, got {flags['sample']!r}"))
     codes = None
     if flags["retry_failed"] is not None:
         codes = frozenset(code.strip() for code in flags["retry_failed"].split(",") if code.strip())

@@ -16,6 +16,10 @@ class BatchLLMError(Exception):
     exit_code = 1
 
 
+SHOWN_PROBLEMS = 20
+"""Problems that a message lists; a file that is no spec at all has one on every line."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One thing that is wrong with a spec, an input or an argument, and how to mend it."""
@@ -47,7 +51,10 @@ class SpecError(BatchLLMError):
         elif isinstance(problems, Problem):
             problems = [problems]
         self.problems: tuple[Problem, ...] = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        lines = [str(problem) for problem in self.problems[:SHOWN_PROBLEMS]]
+        if len(self.problems) > SHOWN_PROBLEMS:
+            lines.append(f"... and {len(self.problems) - SHOWN_PROBLEMS} more problems")
+        super().__init__("\n".join(lines))
 
 
 class StoreError(BatchLLMError):

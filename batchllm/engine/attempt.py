@@ -63,6 +63,10 @@ async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
         # It went out while this row waited at the door.
         lease.end(used=_NOTHING, cost_pico=None, maybe=False)
         raise LaneOut
+    if prepared.reserve_pico is None and lane.purse.cap_pico is not None:
+        # A cap was set while this row waited at the door, and nobody knows the most that it can cost.
+        lease.end(used=_NOTHING, cost_pico=None, maybe=False)
+        raise Unbounded
     clock = run.clock
     attempt_id = run.next_attempt_id()
     utc = clock.utc()
@@ -153,10 +157,14 @@ async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
 async def _admitted(run: Context, lane: Lane, work: Work, prepared: Prepared) -> Lease:
     while True:
         try:
-            return await run.admission.reserve(lane.queue, prepared.amounts, prepared.reserve_pico or 0)
+            return await run.admission.reserve(lane.queue, prepared.amounts, prepared.reserve_pico or 0, ticket=work.ticket)
         except Evicted:
             if run.falls_back(lane, work):
                 raise LaneOut from None
+
+
+class Unbounded(Exception):  # noqa: N818 - a state, not a fault
+    """Under a cap, a request whose most is not known isn't sent."""
 
 
 class LaneOut(Exception):  # noqa: N818 - a state, not a fault
@@ -167,6 +175,8 @@ def _decided(run: Context, lane: Lane, work: Work, verdict: RowError | Fault | N
     if isinstance(verdict, RowError):
         return Fail(error=verdict)
     assert verdict is not None
+    if run.weather.excuses(lane, work, verdict):
+        return Down(wait_seconds=verdict.wait_seconds)
     error = row_error(verdict)
     words = (verdict.http_status, verdict.message)
     # `unavailable` is also what costs nothing to repeat; only a gateway's timeout may have been paid for. (`load_histories` tells them apart likewise.)
@@ -227,7 +237,7 @@ def _settle(
             now_utc,
             status,
             outcome,
-            int(isinstance(decision, Fail) or (isinstance(decision, Again) and not run.weather.excuses(lane, work, fault))),
+            int(isinstance(decision, Again | Fail)),
             int(isinstance(decision, Refused) or (isinstance(decision, Down) and status is not None)),
             billed,
             cost,
@@ -250,7 +260,7 @@ def _settle(
         lane.learn(prepared.estimate, usage.input_tokens, usage.output_tokens)
         run.used_tokens(usage.input_tokens + usage.output_tokens)
     if lane.purse.overdrawn:
-        run.overdrawn()
+        run.overdrawn(lane.purse)
 
 
 def _used(tokens: int | None, fault: Fault | None, decision: Decision | None) -> dict[str, float] | None:
@@ -269,4 +279,4 @@ def _end(attempt_id: int, now_utc: float, *, outcome: str, billed: str, cost_pic
     return AttemptEnd(now_utc, None, outcome, 0, 0, billed, cost_pico, None, None, None, None, None, None, None, None, attempt_id)
 
 
-__all__ = ["Accepted", "LaneOut", "ModelOut", "Rejected", "RetryPolicy", "send_one"]
+__all__ = ["Accepted", "LaneOut", "ModelOut", "Rejected", "RetryPolicy", "Unbounded", "send_one"]

@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from batchllm.admit import Admission
+from batchllm.admit import Admission, Purse
 from batchllm.core.clock import Clock
 from batchllm.core.events import Listener
+from batchllm.core.money import text_usd
 from batchllm.core.secret import Scrubber
 from batchllm.engine.outcomes import Outcomes
 from batchllm.engine.stop import Stop, Stopper
@@ -124,15 +125,13 @@ class Context:
         finally:
             lane.parked -= 1
 
-    def overdrawn(self) -> None:
+    def overdrawn(self, purse: Purse) -> None:
         """The truth went past the cap: a provider billed more than the bound, or the cap was lowered below what is spent."""
-        self.stopper.set(
-            Stop(
-                exit_code=3,
-                stopped_by="budget",
-                message="the provider billed more than the reserved bound; the truth is booked and nothing new is sent",
-            )
-        )
+        words = "the provider billed more than the reserved bound; the truth is booked and nothing new is sent"
+        if purse.lowered:
+            spent, most = text_usd(purse.spent_pico), text_usd(purse.spent_pico + purse.pinned_pico)
+            words = f"the budget was lowered to {text_usd(purse.cap_pico)}, but {spent} is spent, {most} at most; raise it with --budget to go on"
+        self.stopper.set(Stop(exit_code=3, stopped_by="budget", message=words))
 
     def falls_back(self, lane: Lane, work: Work) -> bool:
         """Whether a row of an endpoint that is down moves on (`on_outage: fallback`)."""

@@ -16,8 +16,8 @@ from batchllm.engine.lane import Lane
 from batchllm.engine.source import Source, duplicate, raw_fingerprint
 from batchllm.engine.stop import Stop
 from batchllm.engine.work import Work
-from batchllm.store.intake import Intake, load_answers, load_histories
-from batchllm.store.records import NO_HISTORY, OK, PENDING, History, Known
+from batchllm.store.intake import Bits, Intake, load_answers, load_histories, pending_at
+from batchllm.store.records import FAILED, NO_HISTORY, OK, PENDING, History, Known
 from batchllm.store.store import reopen
 from batchllm.store.stored import results_of
 
@@ -27,8 +27,25 @@ if TYPE_CHECKING:
 Put = Callable[[Lane, Work], Any]
 
 
+class PutBack:
+    """Places of rows that a second terminal put back to pending behind the reading, by what they were; a bit each."""
+
+    def __init__(self) -> None:
+        self._bits = {OK: Bits(), FAILED: Bits()}
+        self.count = 0
+
+    def add(self, position: int, state: int) -> None:
+        """`state` is what the row was."""
+        self._bits[state].add(position)
+        self.count += 1
+
+    def state(self, position: int) -> int | None:
+        """What the row was; None when it wasn't put back."""
+        return next((state for state, bits in self._bits.items() if position in bits), None)
+
+
 class Feeder:
-    """One reading of the input."""
+    """One reading of the input, and further ones for rows that are put back meanwhile."""
 
     def __init__(
         self,
@@ -63,6 +80,9 @@ class Feeder:
         """For a stream, which no pass over all rows has compared before."""
         self._intake: Intake | None = None
         self.finished = False
+        self.matched = 0
+        """Rows of the input that were looked up in the store. Changed and read inside the writer's transactions, so that both sides agree on the order."""
+        self.put_back = PutBack()
 
     async def feed(self) -> None:
         """Reads to the end (or to the stop), then notes in the store that the end is known."""
@@ -89,6 +109,35 @@ class Feeder:
         run.outcomes.tally.total = run.outcomes.tally.seen
         self.finished = True
 
+    async def feed_again(self) -> None:
+        """Reads files once more, for the rows that were put back. All earlier work is done, so what is pending there is in nobody's hands."""
+        run, source = self._run, self._source
+        back, self.put_back = self.put_back, PutBack()
+        chunks, nth = source.chunks(), 0
+        while (rows := await self._next(chunks)) is not None and not (source.limit is not None and nth >= source.limit):
+            await self.control.wait_free()
+            places = [row.position for row in rows if back.state(row.position) is not None]
+            if places:
+                await self._chunk_again(rows, nth, places, back)
+            nth += len(rows)
+            if run.stopper.stop is not None:
+                return
+
+    async def _chunk_again(self, rows: list[Row], nth: int, places: list[int], back: PutBack) -> None:
+        run, tally = self._run, self._run.outcomes.tally
+        known, histories = await run.writer.call(lambda connection: _pending(connection, places))
+        for at, row in enumerate(rows, nth):
+            one = known.get((row.position, row.identity))
+            if one is None or not self._source.in_scope(row, at):
+                continue
+            if run.stopper.stop is not None:
+                return
+            if back.state(row.position) == OK:
+                tally.ok -= 1
+            else:
+                tally.failed -= 1
+            await self._hand_on(row, one, histories.get(one.row_key, NO_HISTORY))
+
     async def _next(self, chunks: Iterator[list[Row]]) -> list[Row] | None:
         try:
             if self._inline:
@@ -111,6 +160,7 @@ class Feeder:
     def _match(self, connection: sqlite3.Connection, rows: list[Row]) -> tuple[list[Known], dict[int, History]]:
         assert self._intake is not None
         known = self._intake.take(rows)
+        self.matched += len(rows)
         if self._fresh:
             return known, {}
         compared = self._comparison
@@ -199,3 +249,8 @@ class Feeder:
             return
         first = next((lane for lane in work.chain if lane.out is None), work.chain[0])
         await self._put(first, work)
+
+
+def _pending(connection: sqlite3.Connection, places: list[int]) -> tuple[dict[tuple[int, str], Known], dict[int, History]]:
+    known = pending_at(connection, places)
+    return known, load_histories(connection, [one.row_key for one in known.values()])

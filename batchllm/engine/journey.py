@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from batchllm.admit import Closed
 from batchllm.core.nouns import Code, Reply, RowError
-from batchllm.engine.attempt import Accepted, LaneOut, Rejected, send_one
+from batchllm.engine.attempt import Accepted, LaneOut, Rejected, Unbounded, send_one
 from batchllm.engine.work import Work
 from batchllm.retry.decide import Again, Down, Fail, ModelOut, Refused
 from batchllm.rows.request import fingerprint
@@ -27,6 +27,7 @@ async def journey(run: Context, work: Work) -> None:
     """Brings one row to its result, or leaves it pending when the run stops."""
     lost: tuple[Lane, Prepared, RowError, Rejected | None] | None = None
     unasked = False
+    work.ticket = run.admission.ticket()
     try:
         for lane in work.chain:
             if lane.out is not None:
@@ -41,7 +42,11 @@ async def journey(run: Context, work: Work) -> None:
             if prepared.reserve_pico is None and lane.purse.cap_pico is not None:
                 lost = (lane, prepared, _UNBOUNDED, None)
                 continue
-            end = await _on_lane(run, lane, work, prepared)
+            try:
+                end = await _on_lane(run, lane, work, prepared)
+            except Unbounded:
+                lost = (lane, prepared, _UNBOUNDED, None)
+                continue
             match end:
                 case Accepted():
                     run.outcomes.answered(lane, work, fingerprint(prepared.request), end)

@@ -18,7 +18,7 @@ from batchllm.cost import Prices, same_or_snapshot
 from batchllm.engine.work import Work
 from batchllm.providers.openai import OpenAIChat
 from batchllm.rows.request import merge
-from batchllm.spec import ModelSpec
+from batchllm.spec import LimitsSpec, ModelSpec
 from batchllm.store import Deployment
 from batchllm.tokens import Counter, Learnt, output_cap
 
@@ -28,6 +28,10 @@ OWN_BURST = 0.5
 """Of the provider's burst, the part that we use: sends that bunch up on the way must still fit the rest."""
 _FIRST_OUTPUT_GUESS = 256
 """Tokens that an answer is expected to have, until the first ones came, where no cap says it."""
+
+
+def _declared(limits: LimitsSpec) -> frozenset[str]:
+    return frozenset(name for name in ("rpm", "tpm") if getattr(limits, name) is not None)
 
 
 class Prepared:
@@ -140,7 +144,7 @@ class Lane:
         self.out: str | None = None
         """Why it is out for this run."""
         self.outage = Outage()
-        self.finder = Finder(frozenset(name for name in ("rpm", "tpm") if getattr(spec.limits, name) is not None))
+        self.finder = Finder(_declared(spec.limits))
         self.adaptive = not spec.limits.declared and not spec.limits.unlimited
         """Whether its limits are to be found out."""
         self.burst_seconds = spec.limits.burst_seconds * OWN_BURST
@@ -164,6 +168,26 @@ class Lane:
         self.idle = 0
         self.parked = 0
         self.closed = False
+
+    def reopen(self) -> None:
+        """For another round of rows, after the workers of the last one have ended."""
+        self.closed = False
+        while not self.backlog.empty():
+            self.backlog.get_nowait()
+
+    def resize(self, width: int) -> None:
+        """Another number of workers from now on; those above it end with their row."""
+        self.width = width
+        self.backlog_limit = 2 * width + 64
+        self.taken.set()
+
+    def limit(self, limits: LimitsSpec, *, rates: bool) -> None:
+        """Takes over changed limits (its buckets and slots are the caller's). `rates`: what headers and refusals taught counts anew."""
+        self.spec = self.spec.model_copy(update={"limits": limits})
+        self.adaptive = not limits.declared and not limits.unlimited
+        self.reads_hints = not limits.unlimited
+        if rates:
+            self.finder = Finder(_declared(limits))
 
     def request(self, draft: Draft) -> Request:
         """The logical request of a row to this model."""

@@ -225,6 +225,11 @@ class Outcomes:
             error=error,
         )
 
+    def allow(self, max_failed: MaxFailed | None) -> None:
+        """Another `max_failed` from now on; the run stops if it is passed already."""
+        self._max_failed = max_failed
+        self._check_failed()
+
     def allowed_failures(self, total: int | None) -> int | None:
         """How many failed rows are within `max_failed`; None while that can't be said."""
         rule = self._max_failed

@@ -32,7 +32,9 @@ from batchllm.engine.journey import journey
 from batchllm.engine.outcomes import Outcomes
 from batchllm.engine.pool import Pool
 from batchllm.engine.setup import Lanes, cap_of, check_access, check_money, scrubber
+from batchllm.engine.socket import serve
 from batchllm.engine.source import Source
+from batchllm.engine.steer import Steering
 from batchllm.engine.stop import Stop, Stopper
 from batchllm.engine.summary import RowCounts, Summary, Tokens
 from batchllm.engine.weather import Weather
@@ -66,6 +68,7 @@ class _Run:
         self.stopper = Stopper()
         self.interrupts = 0
         self.feeder: Feeder | None = None
+        self.steering: Steering | None = None
         self.failure: StoreError | None = None
 
     def say(self, level: Any, text: str) -> None:
@@ -243,13 +246,47 @@ class _Run:
                     )
                     self.feeder = feeder
                     self.pool = pool
+                    steering = self.steering = self._steering(feeder)
+                    if not self.deps.inline:
+                        side.start_soon(self._hear, steering)
                     tasks.start_soon(self._feed, feeder, pool)
+                await self._once_more(feeder, steering)
             except* StoreError as group:
                 self._store_failed(_first(group))
             side.cancel_scope.cancel()
 
-    async def _feed(self, feeder: Feeder, pool: Pool) -> None:
+    async def _once_more(self, feeder: Feeder, steering: Steering) -> None:
+        """The rows that a second terminal put back behind the reading, in rounds of their own."""
+        while await steering.rows_left():
+            async with anyio.create_task_group() as tasks:
+                self.pool = Pool(tasks, lambda work: journey(self.context, work))
+                self.context.spawn = self.pool.spawn
+                for lane in self.lanes.by_name.values():
+                    lane.reopen()
+                tasks.start_soon(self._feed, feeder, self.pool, True)
+
+    async def _hear(self, steering: Steering) -> None:
         try:
+            await serve(self.store.path, steering.answer)
+        except OSError as error:
+            self.say("warning", f"a second terminal can't steer this run: {error}")
+
+    def _steering(self, feeder: Feeder) -> Steering:
+        return Steering(
+            context=self.context,
+            lanes=self.lanes,
+            access=self.access,
+            control=feeder.control,
+            feeder=feeder,
+            deadline=self.deadline,
+            files=not self.source.is_stream,
+        )
+
+    async def _feed(self, feeder: Feeder, pool: Pool, again: bool = False) -> None:
+        try:
+            if again:
+                await feeder.feed_again()
+                return
             if self.deps.on_start is not None:
                 await self.deps.on_start(feeder.control)
             if self.stopper.stop is None:
@@ -272,6 +309,7 @@ class _Run:
         return Control(
             store=self.store.path,
             fresh=self.fresh,
+            clock=self.clock,
             stopper=self.stopper,
             admission=self.admission,
             everything=self.lanes.everything,
@@ -297,7 +335,7 @@ class _Run:
         in_flight = self.lanes.everything.in_flight
         if stop.stopped_by in {"interrupt", "stop"} and in_flight:
             again = "; press Ctrl-C again to stop at once" if stop.stopped_by == "interrupt" else ""
-            self.say("warning", f"{stop.message}: finishing {in_flight} requests in flight{again}")
+            self.say("warning", f"{stop.message.partition(';')[0]}: finishing {in_flight} requests in flight{again}")
 
     def _broke(self) -> None:
         purse = next((lane.purse for lane in self.lanes.by_name.values() if lane.queue.blocked_by == "budget"), None)
@@ -356,15 +394,25 @@ class _Run:
 
     def _look(self) -> None:
         self.context.mark()
-        if self.deadline is not None and self.clock.utc() >= self.deadline:
-            self.stopper.set(Stop(exit_code=3, stopped_by="deadline", message=f"the deadline ({self.spec.deadline}) has come; run again to continue"))
+        steering = self.steering
+        deadline, words = (self.deadline, self.spec.deadline) if steering is None else (steering.deadline, steering.deadline_words)
+        if deadline is not None and self.clock.utc() >= deadline:
+            self.stopper.set(Stop(exit_code=3, stopped_by="deadline", message=f"the deadline ({words}) has come; run again to continue"))
         for lane in self.lanes.by_name.values():
-            self.context.weather.check(lane)
+            if not self.paused:
+                self.context.weather.check(lane)
         self.alerts.look()
         self.deps.listener(self.progress())
 
+    @property
+    def paused(self) -> bool:
+        """Whether a person has paused the run."""
+        return self.feeder is not None and self.feeder.control.paused
+
     def limited_by(self) -> str:
         """What keeps the run from being faster, right now."""
+        if self.paused:
+            return "pause"
         queues = [lane.queue for lane in self.lanes.by_name.values() if lane.queue.waiters]
         if queues:
             return max(queues, key=lambda queue: len(queue.waiters)).blocked_by or "latency"
@@ -393,7 +441,7 @@ class _Run:
             requests_per_minute=requests,
             tokens_per_minute=used,
             limited_by=self.limited_by(),
-            eta_seconds=pending / done_rate * 60 if pending is not None and done_rate > 0 else None,
+            eta_seconds=pending / done_rate * 60 if pending is not None and done_rate > 0 and not self.paused else None,
             seconds=self.clock.now() - self.began,
         )
 
@@ -409,6 +457,8 @@ class _Run:
             exit_code, stopped_by, message = stop.exit_code, stop.stopped_by, stop.message
         if self.failure is None:
             try:
+                if self.steering is not None and self.steering.settled:
+                    self.store.transaction(self.steering.sum_anew)
                 self.store.end_run(now_utc=self.clock.utc(), exit_code=exit_code, stopped_by=stopped_by, message=message)
             except StoreError as error:
                 self.failure = error

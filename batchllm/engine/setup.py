@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,12 @@ from batchllm.cost import Prices
 from batchllm.engine.lane import OWN_BURST, Lane
 from batchllm.providers.openai import OpenAIChat
 from batchllm.simulator import Settings, SimulatedTransport, Simulator
-from batchllm.spec import JobSpec, ModelSpec
+from batchllm.spec import JobSpec, ModelSpec, RateLimits
 from batchllm.store import Deployment, Store
 
+_RATES = ("rpm", "tpm")
+_MOST_WORKERS = 4096
+"""Of one model."""
 _UNKNOWN_SLOTS = 256
 _UNKNOWN_FIRST_SLOTS = 16
 _LATENCY_GUESS_SECONDS = 30.0
@@ -169,7 +172,7 @@ def scrubber(access: Mapping[str, Access], spec: JobSpec) -> Scrubber:
 
 def _bucket_list(limits: Any, now: float) -> list[Bucket]:
     burst = limits.burst_seconds * OWN_BURST
-    return [Bucket(name, per_minute=rate, burst_seconds=burst, now=now) for name in ("rpm", "tpm") if (rate := getattr(limits, name)) is not None]
+    return [Bucket(name, per_minute=rate, burst_seconds=burst, now=now) for name in _RATES if (rate := getattr(limits, name)) is not None]
 
 
 def _slots(spec: JobSpec, model: ModelSpec) -> tuple[float, float | None]:
@@ -206,8 +209,8 @@ class Lanes:
         self.clock = clock
         self.store = store
         self.by_name: dict[str, Lane] = {}
-        sockets = _most_sockets()
-        self.everything = LimitGroup("run", slots=min(float(spec.concurrency or sockets), float(sockets)))
+        self._sockets = _most_sockets()
+        self.everything = LimitGroup("run", slots=self._most_in_flight(spec))
         self.groups = {
             name: LimitGroup(name, buckets=_bucket_list(group, now), slots=group.concurrency or math.inf) for name, group in spec.limit_groups.items()
         }
@@ -256,9 +259,40 @@ class Lanes:
             purse=purse,
             answered=number in answered,
             spec_request=dict(spec.request),
-            width=int(min(slots, 4096)),
+            width=int(min(slots, _MOST_WORKERS)),
             learnt=self.learnt,
         )
+
+    def relimit(self, spec: JobSpec, changed: Collection[tuple[str, ...]]) -> None:
+        """Takes over limits that were changed while the run goes on; `changed` are their keys, split at dots. What is in a bucket stays: no second burst."""
+        self.everything.set_slots(self._most_in_flight(spec), adaptive=False)
+        for name, group in self.groups.items():
+            limits = spec.limit_groups[name]
+            self._repace(group, limits, [key[-1] for key in changed if key[:2] == ("limit_groups", name)])
+            group.set_slots(limits.concurrency or math.inf, adaptive=False)
+        for name, lane in self.by_name.items():
+            model = spec.models[name]
+            keys = [key[-1] for key in changed if key[:2] == ("models", name)]
+            if keys:
+                self._repace(lane.own, model.limits, keys)
+                lane.limit(model.limits, rates=not set(_RATES).isdisjoint(keys))
+            slots, first_slots = _slots(spec, model)
+            slots = min(slots, self.everything.slots_max)
+            lane.own.set_slots(slots, adaptive=first_slots is not None)
+            lane.resize(int(min(slots, _MOST_WORKERS)))
+
+    def _repace(self, group: LimitGroup, limits: RateLimits, dimensions: Iterable[str]) -> None:
+        for dimension in dimensions:
+            if dimension not in _RATES:
+                continue
+            rate = getattr(limits, dimension)
+            if rate is None:
+                group.drop_rate(dimension)
+            else:
+                group.set_rate(dimension, rate, burst_seconds=limits.burst_seconds * OWN_BURST, now=self.clock.now())
+
+    def _most_in_flight(self, spec: JobSpec) -> float:
+        return min(float(spec.concurrency or self._sockets), float(self._sockets))
 
     def _transport(self, model: ModelSpec, finder: Callable[[str, float, str | None], Prices | None]) -> Transport:
         if model.provider == "simulated":

@@ -146,23 +146,21 @@ class Weather:
         self._maybe_outage(lane, now, straggler=straggler)
 
     @staticmethod
-    def excuses(lane: Lane, work: Work, fault: Fault | None) -> bool:
+    def excuses(lane: Lane, work: Work, fault: Fault) -> bool:
         """Whether a fault that would count for its row is the outage's."""
-        return lane.outage.down and not work.suspect and fault is not None and fault.kind in _SHAKY
+        return lane.outage.down and not work.suspect and fault.kind in _SHAKY
 
     def shaky(self, lane: Lane, work: Work, end: Rejected) -> None:
-        """A fault that counted for its row; in the middle of an outage it doesn't."""
+        """A fault that counts for its row, and may be the first sign of an outage."""
         if end.fault is None or end.fault.kind not in _SHAKY:
             lane.outage.over()
             return
         now = self._clock.now()
-        if self.excuses(lane, work, end.fault):
-            work.failures[lane.name] -= 1
-        elif work.suspect or end.sent_at <= lane.outage.alive_at:
+        if work.suspect or end.sent_at <= lane.outage.alive_at:
             # Others got their replies meanwhile: it is the row that hangs or breaks, and it must come to its own end.
             work.suspect = True
             return
-        lane.outage.fault(now, end.fault.message, row_key=None if lane.outage.down else work.row_key)
+        lane.outage.fault(now, end.fault.message, row_key=work.row_key)
         self._maybe_outage(lane, now, straggler=end.sent_at < lane.own.episode_at)
 
     def _maybe_outage(self, lane: Lane, now: float, *, straggler: bool) -> None:

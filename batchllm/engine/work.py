@@ -30,6 +30,7 @@ class Work:
         "position",
         "row_key",
         "suspect",
+        "ticket",
     )
 
     def __init__(
@@ -52,6 +53,8 @@ class Work:
         """Of its next attempt."""
         self.last_words: tuple[Any, ...] = ()
         self.identical = 0
+        self.ticket = 0
+        """Its place in the order of arrival at the door."""
         self.suspect = False
         """Whether it hung or broke off while the endpoint was answering others."""
 

@@ -23,6 +23,7 @@ _TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _SUBSCRIPT = re.compile(r"\brow\s*\[\s*(?:'([^'\\]*)'|\"([^\"\\]*)\")\s*\]")
 _JSON_TYPES = frozenset({str, int, float, bool, type(None), dict, list, tuple})
 _NOT_DATA = frozenset({"row", "loop", "self", "super", "caller", "varargs", "kwargs"})
+_MISSING = frozenset({"UndefinedError", "UnknownFilter", "UnknownTest", "UnknownFunction"})
 _METHODS = frozenset({"get", "items", "keys", "values"})
 
 
@@ -32,7 +33,7 @@ class NotFilled(Exception):  # noqa: N818 - it is data a moment later
     def __init__(self, message: str, *, missing: bool = False) -> None:
         super().__init__(message)
         self.missing = missing
-        """Whether a name is missing in the row."""
+        """Whether a name is missing: in the row, or among the engine's filters, tests and functions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,7 @@ class Text:
         try:
             return self._engine.environment.render_template(self.label, **context)
         except minijinja.TemplateError as error:
-            raise NotFilled(_told(self.label, error), missing=error.kind == "UndefinedError") from None
+            raise NotFilled(_told(self.label, error), missing=error.kind in _MISSING) from None
         except Exception as error:  # noqa: BLE001 - a method called with wrong arguments may raise anything; the row fails, not the run
             raise NotFilled(f"{self.label}: {error or type(error).__name__}") from None
 

@@ -167,4 +167,19 @@ def load_answers(connection: sqlite3.Connection, keys: Iterable[int]) -> dict[in
     return {key: (fingerprint, deployment) for key, fingerprint, deployment in connection.execute(query, keys)}
 
 
-__all__ = ["NO_HISTORY", "Bits", "Intake", "load_answers", "load_histories"]
+def pending_at(connection: sqlite3.Connection, positions: Sequence[int]) -> dict[tuple[int, str], Known]:
+    """Pending rows at these places of the input, by place and identity."""
+    query = f"SELECT row, identity, row_key, nth, custom_id, pin FROM rows WHERE row IN ({_marks(len(positions))}) AND state = ?"  # noqa: S608 - question marks only
+    return {
+        (row, identity): Known(row_key=key, state=PENDING, nth=nth, custom_id=custom_id, new=False, position=row, pin=pin)
+        for row, identity, key, nth, custom_id, pin in connection.execute(query, [*positions, PENDING])
+    }
+
+
+def finished_among(connection: sqlite3.Connection, keys: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(row key, place, state) of those rows that have an outcome and a place in the input."""
+    query = f"SELECT row_key, row, state FROM rows WHERE row_key IN ({_marks(len(keys))}) AND state != ? AND row IS NOT NULL"  # noqa: S608 - question marks only
+    return connection.execute(query, [*keys, PENDING]).fetchall()
+
+
+__all__ = ["NO_HISTORY", "Bits", "Intake", "finished_among", "load_answers", "load_histories", "pending_at"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 
 APPLICATION_ID = 0x62_6C_6C_6D  # "bllm"
-VERSION = 1
+VERSION = 2
 """The number of the newest migration; a store with a larger `user_version` was written by a newer program."""
 
 _FIRST = """
@@ -176,6 +176,16 @@ CREATE TABLE settlements (
 );
 """
 
+_CHANGES = """
+CREATE TABLE changes (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    run INTEGER NOT NULL,
+    what TEXT NOT NULL,
+    value TEXT
+)
+"""
+
 _TIME = "strftime('%Y-%m-%dT%H:%M:%fZ', {0}, 'unixepoch')"
 
 VIEWS = {
@@ -241,6 +251,10 @@ def migrate(connection: sqlite3.Connection) -> None:
         for statement in _FIRST.split(";\n"):
             if statement.strip():
                 db.execute(statement)
+
+    @migrations(name="0002_changes")
+    def changes(db: Database) -> None:
+        db.execute(_CHANGES)
 
     # Plug-ins of the user's sqlite-utils must not touch the store.
     migrations.apply(Database(connection, execute_plugins=False))

@@ -7,7 +7,7 @@ settled attempts are summed anew in the same transaction.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -70,13 +70,18 @@ def shares(total_pico: int, bounds_pico: Sequence[int | None]) -> list[int]:
     return parts
 
 
-def settle(connection: sqlite3.Connection, *, simulated: bool, billed_pico: int | None, word: str, now_utc: float) -> Settled:
+def settle(
+    connection: sqlite3.Connection, *, simulated: bool, billed_pico: int | None, word: str, now_utc: float, in_flight: bool = True
+) -> Settled:
     """Books what the user says of all open attempts of one kind of dollars, inside the caller's transaction.
 
-    `billed_pico`: the sum on the provider's bill; None: each attempt's worst (those whose worst isn't known stay open). Records it in `settlements`.
+    `billed_pico`: the sum on the provider's bill; None: each attempt's worst (those whose worst isn't known stay open). `in_flight`: attempts without an end
+    count, as no run is there to end them. Records it in `settlements`.
     """
     waiting = connection.execute(
-        "SELECT attempt_id, row_key, reserved_pico FROM attempt_log WHERE billed = 'maybe' AND simulated = ? ORDER BY attempt_id", (int(simulated),)
+        """SELECT attempt_id, row_key, reserved_pico FROM attempt_log
+           WHERE billed = 'maybe' AND simulated = ? AND (? OR outcome != 'in_flight') ORDER BY attempt_id""",
+        (int(simulated), in_flight),
     ).fetchall()
     found = [one for one in waiting if billed_pico is not None or one[2] is not None]
     left = len(waiting) - len(found)
@@ -95,10 +100,24 @@ def settle(connection: sqlite3.Connection, *, simulated: bool, billed_pico: int 
         "UPDATE attempt_log SET settled = ?, billed = ?, cost_pico = ? WHERE attempt_id = ?",
         ((number, "yes" if part else "no", part, attempt_id) for (attempt_id, _, _), part in zip(found, parts, strict=True)),
     )
+    _sum_anew(connection, dict.fromkeys(key for _, key, _ in found))
+    return Settled(attempts=len(found), billed_pico=total, worst_pico=worst, unknown=bounds.count(None), left=left)
+
+
+def sum_anew(connection: sqlite3.Connection, *, after: int) -> None:
+    """Sums the costs of rows anew whose attempts were settled since the settlement `after`: a run that was at work on one meanwhile didn't know of it."""
+    _sum_anew(connection, [key for (key,) in connection.execute("SELECT DISTINCT row_key FROM attempt_log WHERE settled > ?", (after,))])
+
+
+def last_settlement(connection: sqlite3.Connection) -> int:
+    """The number of the newest settlement; 0 when there is none."""
+    return int(connection.execute("SELECT coalesce(max(id), 0) FROM settlements").fetchone()[0])
+
+
+def _sum_anew(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
     connection.executemany(
         """UPDATE answers SET cost_pico = (
                SELECT sum(l.cost_pico) FROM attempt_log l JOIN rows r ON r.row_key = l.row_key WHERE l.row_key = ?1 AND l.attempt > r.cost_after)
            WHERE row_key = ?1""",
-        ((key,) for key in dict.fromkeys(key for _, key, _ in found)),
+        ((key,) for key in keys),
     )
-    return Settled(attempts=len(found), billed_pico=total, worst_pico=worst, unknown=bounds.count(None), left=left)

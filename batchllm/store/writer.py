@@ -188,6 +188,8 @@ class ThreadWriter:
         finally:
             # Also when cancelled once more: a connection that is closed while a thread works on it takes the whole process down.
             self._thread.join()
+        # What became of its last group waits in the loop: a failed one must be known as kept before anybody looks.
+        await asyncio.sleep(0)
 
     def journal(self, start: AttemptStart) -> asyncio.Future[None]:
         """A future that is done when the attempt is on disk."""

@@ -17,7 +17,8 @@ from batchllm.core.nouns import Fault, Kind
 from batchllm.core.secret import Secret
 from batchllm.core.wire import HttpCall, HttpReply
 
-_MAX_BODY_BYTES = 256 * 2**20
+_MAX_BODY_BYTES = 64 * 2**20
+"""No answer is larger; a server that sends more (also as a gzip bomb, also without saying so beforehand) must not take the machine's memory or the store's."""
 _CONNECT_SECONDS = 10.0
 
 
@@ -110,7 +111,11 @@ class HttpTransport:
         deadline = self._deadlines.start(timeout_seconds)
         try:
             async with self._session.request(call.method, url, data=call.body, headers=headers, allow_redirects=False) as response:
-                body = await response.read() if (response.content_length or 0) <= _MAX_BODY_BYTES else b""
+                body = await _body(response)
+                if body is None:
+                    response.close()
+                    words = f"the answer is larger than {_MAX_BODY_BYTES >> 20} MiB"
+                    return Fault(kind=Kind.PROTOCOL, message=words, http_status=response.status, billed="maybe")
                 return HttpReply(status=response.status, body=body, headers=response.headers)
         except asyncio.CancelledError:
             if not deadline.passed:
@@ -132,7 +137,7 @@ class HttpTransport:
         except aiohttp.ClientPayloadError as error:
             return Fault(kind=Kind.NETWORK, message=f"the answer was cut short: {_words(error)}", billed="maybe")
         except aiohttp.ClientResponseError as error:
-            return Fault(kind=Kind.PROTOCOL, message=f"not understood as HTTP: {error.message}", billed="maybe")
+            return Fault(kind=Kind.PROTOCOL, message=f"not understood as HTTP: {' '.join(error.message.split())}", billed="maybe")
         except (aiohttp.ClientError, OSError) as error:
             return Fault(kind=Kind.NETWORK, message=f"the connection broke: {_words(error)}", billed="maybe")
         finally:
@@ -144,10 +149,27 @@ class HttpTransport:
         await self._session.close()
 
 
+async def _body(response: aiohttp.ClientResponse) -> bytes | None:
+    """The whole body, unpacked; None when there is too much of it."""
+    told = response.content_length
+    if told is not None and told > _MAX_BODY_BYTES:
+        return None
+    if told is not None and "Content-Encoding" not in response.headers:
+        return await response.read()
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > _MAX_BODY_BYTES:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
 def _unreachable(message: str) -> Fault:
     return Fault(kind=Kind.UNREACHABLE, message=message, billed="no", counts=False)
 
 
 def _words(error: BaseException) -> str:
     cause = getattr(error, "os_error", None) or error
-    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return getattr(cause, "strerror", None) or " ".join(str(cause).split()) or type(cause).__name__

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from batchllm.core.nouns import LimitHint
-from batchllm.admit.finder import per_minute
-from batchllm.core.wire import HttpReply
 from world import rows
+
+from batchllm.admit.finder import per_minute
+from batchllm.core.nouns import LimitHint
 
 FOUND = [
     # headers?, the provider's settings, least share of the quota after 30 s, most refusals per 100 answers

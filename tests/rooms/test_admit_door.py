@@ -357,3 +357,27 @@ def test_whatever_happens_nothing_is_lost_and_nothing_is_exceeded(seed):
                 assert one_.level == one_.capacity
 
     run_virtual(main)
+
+
+def test_a_further_try_keeps_its_place():
+    async def main():
+        clock = VirtualClock()
+        admission = Admission(clock, on_broke=lambda: None)
+        group = LimitGroup("g", buckets=[Bucket("rpm", per_minute=60, burst_seconds=1, now=clock.now())])
+        queue = admission.queue((group,), Purse(cap_pico=None, spent_pico=0, pinned_pico=0))
+        order = []
+
+        async def pass_with(name, ticket):
+            lease = await admission.reserve(queue, {"rpm": 1.0}, 0, ticket=ticket)
+            order.append(name)
+            lease.end(used=None, cost_pico=None, maybe=False)
+
+        tickets = [admission.ticket() for _ in range(6)]
+        await pass_with("first", tickets[0])
+        tasks = [asyncio.ensure_future(pass_with(f"row {i}", tickets[i])) for i in (3, 4, 5)]
+        await asyncio.sleep(0.1)
+        tasks += [asyncio.ensure_future(pass_with(f"row {i} again", tickets[i])) for i in (2, 1)]
+        await asyncio.gather(*tasks)
+        assert order == ["first", "row 1 again", "row 2 again", "row 3", "row 4", "row 5"]
+
+    run_virtual(main)
