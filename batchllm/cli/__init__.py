@@ -18,6 +18,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "errors": ("errors", "Failures grouped by cause, each with its fix."),
     "retry": ("retry", "Put rows back to pending."),
     "settle": ("settle", "Settle possibly billed attempts by your word."),
+    "pause": ("pause", "Pause a running job, from a second terminal."),
+    "continue": ("continue_", "Let a paused job go on."),
+    "stop": ("stop", "Stop a running job, as Ctrl-C would."),
+    "set": ("set", "Change limits, budget and the like of a running job."),
     "simulate": ("simulate", "Serve a wire-compatible provider simulator."),
     "schema": ("schema", "JSON Schema of the spec, for editors."),
 }

@@ -93,7 +93,7 @@ def _check_target(found: Job, to: str) -> None:
         try:
             from batchllm.rows.files import resolve
 
-            own += [file.path for file in resolve(found.spec.input_patterns(os.environ))]
+            own += [file.path for file in resolve(found.spec.input_patterns(os.environ), but=found.spec.own_files(os.environ))]
         except SpecError:
             pass  # the input is gone: then it can't be the target
     if any(path.exists() and target.samefile(path) for path in own):

@@ -1,17 +1,23 @@
-"""`batchllm retry`: puts finished rows back to pending, for the next run to ask again."""
+"""`batchllm retry`: puts finished rows back to pending, for the run that is going on, or the next one, to ask again."""
 
 from __future__ import annotations
 
 import difflib
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from batchllm.cli._job import Job, find, job_argument
 from batchllm.core.errors import Problem, SpecError
 
+if TYPE_CHECKING:
+    from batchllm.cli._steer import Running
+
+_ROWS_AT_ONCE = 2000
 _EPILOG = """\b
 Examples:
   batchllm retry reviews.yaml                                       all failed rows
@@ -40,18 +46,26 @@ def command(
     yes: bool,
 ) -> None:
     """Put rows back to pending: all failed ones, or those that meet every condition given. Their old outcome goes to `history`."""
+    from batchllm.cli._steer import reach
     from batchllm.report.text import rows
 
     found = find(job, store=store, name=name, simulate=simulate)
     wanted = _codes(codes)
     _check_model(found, model)
     selected = "failed" if not ids and where is None else None
-    keys = _pick(found, status=selected, codes=wanted, ids=ids, where=where, yes=yes, model=model)
-    if not keys:
+    picked = Picked(status=selected, codes=wanted, ids=ids, where=where, yes=yes)
+    running = reach(found)
+    if running is not None:
+        with running:
+            count = _ask(found, running, picked, model)
+    else:
+        count = _put_back(found, picked, model)
+    if not count:
         click.echo("no finished row meets this; nothing was changed", err=True)
         return
     on = f", to be sent to {model}" if model is not None else ""
-    click.echo(f"{rows(len(keys))} put back to pending{on}. Next: batchllm run {found.words}", err=True)
+    after = "The run that is going on asks them again." if running is not None else f"Next: batchllm run {found.words}"
+    click.echo(f"{rows(count)} put back to pending{on}. {after}", err=True)
 
 
 def _codes(text: str | None) -> list[str]:
@@ -80,29 +94,57 @@ def _check_model(found: Job, model: str | None) -> None:
         raise SpecError(Problem(file="--model", message=f"the spec has no model {model!r}; it has {', '.join(found.spec.models)}"))
 
 
-def _pick(found: Job, *, status: str | None, codes: list[str], ids: tuple[str, ...], where: str | None, yes: bool, model: str | None) -> list[int]:
-    """Chooses the rows and puts them back, while no run can come between."""
-    from batchllm.report.text import rows
-    from batchllm.store.read import StoreReader, check_where, known_ids, picked, selection
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picked:
+    """Which finished rows."""
+
+    status: str | None
+    codes: list[str]
+    ids: tuple[str, ...]
+    where: str | None
+    yes: bool
+    """Don't ask about ok rows."""
+
+
+def _put_back(found: Job, picked: Picked, model: str | None) -> int:
+    """Puts the rows back, while no run can come between."""
     from batchllm.store.store import reopen
 
     store = found.change()
     try:
-        with StoreReader(found.store) as reader:
-            if where is not None:
-                check_where(reader, where)
-            unknown = set(ids) - set(known_ids(reader.connection, ids)) if ids else set()
-            if unknown:
-                raise SpecError(Problem(file="--id", message=f"no row has the id {', '.join(map(repr, sorted(unknown)[:5]))}; nothing was changed"))
-            condition, values = selection(status=status, codes=codes, ids=ids, where=where)
-            by_status = picked(reader, condition, values, where=where)
-        keys = sorted(by_status["ok"] + by_status["failed"])
-        if by_status["ok"] and not yes and sys.stdin.isatty():
-            click.confirm(
-                f"{rows(len(by_status['ok']))} of these {len(keys):,} have an answer, which will be paid for again. Go on?", abort=True, err=True
-            )
+        keys = _keys(found, picked)
         now = time.time()
         store.transaction(lambda connection: reopen(connection, keys, reason="retry", now_utc=now, changed=False, pin=model))
     finally:
         store.close()
+    return len(keys)
+
+
+def _ask(found: Job, running: Running, picked: Picked, model: str | None) -> int:
+    """Has the run put the rows back, a few thousand at once so that its own commits go on."""
+    keys = _keys(found, picked)
+    return sum(
+        running.ask({"do": "retry", "rows": keys[at : at + _ROWS_AT_ONCE], "model": model})["rows"] for at in range(0, len(keys), _ROWS_AT_ONCE)
+    )
+
+
+def _keys(found: Job, wanted: Picked) -> list[int]:
+    """Keys of the rows. Raises SpecError for a bad condition or id, and asks before rows with an answer are taken."""
+    from batchllm.report.text import rows
+    from batchllm.store.read import StoreReader, check_where, known_ids, picked, selection
+
+    ids, where = wanted.ids, wanted.where
+    with StoreReader(found.store) as reader:
+        if where is not None:
+            check_where(reader, where)
+        unknown = set(ids) - set(known_ids(reader.connection, ids)) if ids else set()
+        if unknown:
+            raise SpecError(Problem(file="--id", message=f"no row has the id {', '.join(map(repr, sorted(unknown)[:5]))}; nothing was changed"))
+        condition, values = selection(status=wanted.status, codes=wanted.codes, ids=ids, where=where)
+        by_status = picked(reader, condition, values, where=where)
+    keys = sorted(by_status["ok"] + by_status["failed"])
+    if by_status["ok"] and not wanted.yes and sys.stdin.isatty():
+        click.confirm(
+            f"{rows(len(by_status['ok']))} of these {len(keys):,} have an answer, which will be paid for again. Go on?", abort=True, err=True
+        )
     return keys

@@ -104,10 +104,10 @@ def _number(text: str, flag: str) -> float | int:
 
     try:
         value = Decimal(text.lstrip("$"))
-        if not value.is_finite():
-            raise InvalidOperation
     except InvalidOperation:
-        raise SpecError(Problem(file=flag, message=f"expected dollars such as 5 or 0.25, got {text!r}")) from None
+        value = Decimal("nan")
+    if not value.is_finite():
+        raise SpecError(Problem(file=flag, message=f"expected dollars such as 5 or 0.25, got {text!r}"))
     return int(value) if value == int(value) else float(value)
 
 
@@ -115,7 +115,7 @@ def execute(spec: Any, job: Path, flags: dict[str, Any]) -> int:
     """Runs the job in this terminal and returns the exit code."""
     from batchllm.core import json
     from batchllm.core.clock import LoopClock
-    from batchllm.core.errors import BatchLLMError
+    from batchllm.core.errors import BatchLLMError, SpecError
     from batchllm.engine import Deps, run_job
     from batchllm.report.choose import display
     from batchllm.store import is_locked
@@ -135,7 +135,8 @@ def execute(spec: Any, job: Path, flags: dict[str, Any]) -> int:
         try:
             summary = _run(main)
         except BatchLLMError as error:
-            shown.failed(error)
+            problems = error.problems if isinstance(error, SpecError) else ()
+            shown.failed(SpecError([_by_flag(problem, flags) for problem in problems]) if problems else error)
             return error.exit_code
         except KeyboardInterrupt:
             # Before the run was on its way (or while it waited for another one): nothing was sent.
@@ -196,7 +197,9 @@ def _options(flags: dict[str, Any]) -> Any:
         elif flags["sample"].strip().isdigit() and int(flags["sample"]) > 0:
             count = int(flags["sample"])
         else:
-            raise SpecError(Problem(file="--sample", message=f"expected a percentage up to 100%, such as 1%, or a number of rows, got {flags['sample']!r}"))
+            raise SpecError(
+                Problem(file="--sample", message=f"expected a percentage up to 100%, such as 1%, or a number of rows, got {flags['sample']!r}")
+            )
     codes = None
     if flags["retry_failed"] is not None:
         codes = frozenset(code.strip() for code in flags["retry_failed"].split(",") if code.strip())
@@ -209,8 +212,13 @@ def _options(flags: dict[str, Any]) -> Any:
         sample_count=count,
         retry_failed=codes,
         if_running=flags["if_running"],
-        stream=sys.stdin.buffer if flags["input_"] == "-" else None,
+        stream=_stdin() if flags["input_"] == "-" else None,
     )
+
+
+def _stdin() -> Any:
+    # An object of its own: a thread may still sit in a read of it when Python ends, and Python insists on closing sys.stdin.
+    return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
 
 
 def _is_terminal() -> bool:

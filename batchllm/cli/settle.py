@@ -80,7 +80,7 @@ def _show(found: Job) -> None:
     if both:
         click.echo(f"  -> batchllm settle {found.words} --simulated --billed USD    (the simulated ones)", err=True)
     if running:
-        click.echo("A run is going on: settle when it has ended.", err=True)
+        click.echo("A run is going on; what it has in flight is not counted here.", err=True)
 
 
 def _open_words(one: Open, *, simulated: bool) -> str:
@@ -93,8 +93,14 @@ def _open_words(one: Open, *, simulated: bool) -> str:
 
 
 def _settle(found: Job, billed: str, sum_pico: int | None, *, simulated: bool) -> tuple[Settled, bool]:
-    from batchllm.store.settle import open_attempts, settle
+    from batchllm.cli._steer import reach
+    from batchllm.store.settle import Settled, open_attempts, settle
 
+    running = reach(found)
+    if running is not None:
+        with running:
+            answer = running.ask({"do": "settle", "word": billed, "sum_pico": sum_pico, "simulated": simulated})
+        return Settled(**answer["settled"]), bool(answer["simulated"])
     store = found.change()
     try:
         still = open_attempts(store.connection, in_flight=True)

@@ -122,6 +122,9 @@ async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
                 run.weather.hinted(lane, hints)
     else:
         outcome = came
+    if isinstance(outcome, Fault):
+        # Its words go to the store, to notes and into the run's message; those of the transport name the host, which a variable may have filled in.
+        outcome = run.without_secrets(outcome)
     verdict = judge(outcome, on_length=run.on_length) if isinstance(outcome, Reply) else outcome
     if run.keeps_body(failed=verdict is not None) and call is not None:
         response = came.body if isinstance(came, HttpReply) else None
@@ -231,7 +234,7 @@ def _settle(
     else:
         billed = "maybe"
     maybe = billed == "maybe"
-    work.spent(cost)
+    work.spent(cost, billed=billed)
     run.writer.end(
         AttemptEnd(
             now_utc,

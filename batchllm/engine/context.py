@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from batchllm.admit import Admission, Purse
 from batchllm.core.clock import Clock
 from batchllm.core.events import Listener
 from batchllm.core.money import text_usd
+from batchllm.core.nouns import Fault
 from batchllm.core.secret import Scrubber
 from batchllm.engine.outcomes import Outcomes
 from batchllm.engine.stop import Stop, Stopper
@@ -108,6 +110,11 @@ class Context:
         """Whether the store keeps the provider's bodies of such an attempt."""
         return self._keep_bodies == "all" or (failed and self._keep_bodies == "failed")
 
+    def without_secrets(self, fault: Fault) -> Fault:
+        """A fault whose words hold no secret."""
+        message = self.scrubber.text(fault.message)
+        return fault if message == fault.message else replace(fault, message=message)
+
     def scrubbed(self, data: bytes) -> str | bytes:
         """A body without secrets, as text where it is text."""
         data = self.scrubber.bytes(data)
@@ -135,7 +142,7 @@ class Context:
 
     def falls_back(self, lane: Lane, work: Work) -> bool:
         """Whether a row of an endpoint that is down moves on (`on_outage: fallback`)."""
-        if self.spec.retry.on_outage != "fallback":
+        if self.spec.retry.on_outage != "fallback" or work.patient:
             return False
         after = list(work.chain)[list(work.chain).index(lane) + 1 :]
         return any(other.out is None for other in after)

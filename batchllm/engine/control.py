@@ -17,6 +17,7 @@ from typing import Protocol
 from batchllm.admit import Admission, LimitGroup
 from batchllm.core.clock import Clock
 from batchllm.engine.outcomes import Outcomes
+from batchllm.engine.socket import Answer
 from batchllm.engine.stop import Stop, Stopper
 
 
@@ -45,6 +46,8 @@ class Control:
         self.fresh = fresh
         """Whether the store held no rows when the run began."""
         self.stands = stands
+        self.answer: Answer | None = None
+        """Does what a second terminal may ask for: see `engine.steer`."""
         self._clock = clock
         self._stopper = stopper
         self._admission = admission

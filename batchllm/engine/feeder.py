@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -138,10 +141,38 @@ class Feeder:
                 tally.failed -= 1
             await self._hand_on(row, one, histories.get(one.row_key, NO_HISTORY))
 
+    async def _next_of_stream(self, chunks: Iterator[list[Row]]) -> list[Row] | None:
+        """From a thread that nobody waits for: a pipe may be silent for hours, and Ctrl-C must not wait for its next line."""
+        loop = asyncio.get_running_loop()
+        came: asyncio.Future[list[Row] | None] = loop.create_future()
+
+        def tell(rows: list[Row] | None, error: BaseException | None) -> None:
+            if not came.done():
+                came.set_exception(error) if error is not None else came.set_result(rows)
+
+        def pull() -> None:
+            rows, failure = None, None
+            try:
+                rows = next(chunks, None)
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the rows
+                failure = error
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(tell, rows, failure)
+
+        threading.Thread(target=pull, name="batchllm-stream", daemon=True).start()
+        stopped = asyncio.ensure_future(self._run.stopper.wait())
+        try:
+            await asyncio.wait((came, stopped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+        return came.result() if came.done() else None
+
     async def _next(self, chunks: Iterator[list[Row]]) -> list[Row] | None:
         try:
             if self._inline:
                 return next(chunks, None)
+            if self._source.is_stream:
+                return await self._next_of_stream(chunks)
             return await anyio.to_thread.run_sync(lambda: next(chunks, None), abandon_on_cancel=True)
         except SpecError as error:
             # A damaged file: what was read before that point is worked on, and the run says where it broke.

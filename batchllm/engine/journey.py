@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from batchllm.admit import Closed
@@ -26,15 +27,18 @@ _UNBOUNDED = RowError(
 async def journey(run: Context, work: Work) -> None:
     """Brings one row to its result, or leaves it pending when the run stops."""
     lost: tuple[Lane, Prepared, RowError, Rejected | None] | None = None
+    skipped: list[Lane] = []
     unasked = False
     work.ticket = run.admission.ticket()
     try:
-        for lane in work.chain:
+        for nth, lane in enumerate(chain(work.chain, skipped)):
+            # A model that was only down is asked once more, patiently, when no other one had an answer.
+            work.patient = nth >= len(work.chain)
             if lane.out is not None:
                 unasked = True
                 continue
             if lane.outage.down and run.falls_back(lane, work) and not lane.wants_probe(run.clock.now()):
-                unasked = True
+                skipped.append(lane)
                 work.kind = "fallback"
                 continue
             assert work.draft is not None
@@ -55,7 +59,10 @@ async def journey(run: Context, work: Work) -> None:
                     lost = (lane, prepared, error, end)
                     work.kind = "fallback"
                 case None:
-                    unasked = True
+                    if lane.out is None and not work.patient:
+                        skipped.append(lane)
+                    else:
+                        unasked = True
                     work.kind = "fallback"
     except Closed:
         return

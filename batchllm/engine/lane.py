@@ -34,6 +34,10 @@ def _declared(limits: LimitsSpec) -> frozenset[str]:
     return frozenset(name for name in ("rpm", "tpm") if getattr(limits, name) is not None)
 
 
+_MOST_OUTPUT = 200_000
+"""Tokens of one answer that the mean believes: no model gives more, but a provider may say so."""
+
+
 class Prepared:
     """A request, ready for admission at one lane."""
 
@@ -224,7 +228,7 @@ class Lane:
     def learn(self, estimate: int, input_tokens: int, output_tokens: int) -> None:
         """What an answer used; the next reservations at the rate limits follow it."""
         self._learnt.observe(self.name, estimate, input_tokens)
-        self._output_mean += (max(output_tokens, 1) - self._output_mean) * 0.05
+        self._output_mean += (min(max(output_tokens, 1), _MOST_OUTPUT) - self._output_mean) * 0.05
 
     def wants_probe(self, now: float) -> bool:
         """Whether a row that could go elsewhere should ask a model that is down, to see if it is back."""

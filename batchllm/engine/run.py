@@ -31,7 +31,7 @@ from batchllm.engine.feeder import Feeder
 from batchllm.engine.journey import journey
 from batchllm.engine.outcomes import Outcomes
 from batchllm.engine.pool import Pool
-from batchllm.engine.setup import Lanes, cap_of, check_access, check_money, scrubber
+from batchllm.engine.setup import Lanes, cap_of, check_access, check_money, reachable, scrubber
 from batchllm.engine.socket import serve
 from batchllm.engine.source import Source
 from batchllm.engine.steer import Steering
@@ -52,7 +52,10 @@ _LOCK_SECONDS = 0.5
 
 async def run_job(spec: JobSpec, deps: Deps, options: RunOptions) -> Summary:
     """Runs or resumes a job. Raises SpecError (nothing was sent) and StoreError (the store can't be used)."""
-    return await _Run(spec, deps, options).go()
+    try:
+        return await _Run(spec, deps, options).go()
+    except SpecError as error:
+        raise SpecError([spec.placed(problem) for problem in error.problems]) from error.__cause__
 
 
 class _Run:
@@ -76,7 +79,7 @@ class _Run:
 
     async def go(self) -> Summary:
         spec, environ = self.spec, self.deps.environ
-        self.access = check_access(spec, environ)
+        self.access = check_access(spec, environ, reachable(spec))
         check_money(spec, self.access, self.began_utc)
         self.source = Source(spec, self.options, environ)
         self.source.check()
@@ -122,12 +125,15 @@ class _Run:
         self.fresh = not store.has_rows()
         if self.options.retry_failed is not None:
             self._put_back(self.options.retry_failed)
+        self._add_pinned()
         comparison, rerun = await self._compare()
         store.begin_run(now_utc=self.began_utc, version=self.version, options=json.text(self.options.as_json()), cap_pico=cap_of(spec))
         admission = Admission(self.clock, on_broke=self._broke)
         self.admission = admission
         lanes = Lanes(spec, clock=self.clock, store=store, cap_pico=cap_of(spec))
         self.lanes = lanes
+        if lanes.unpriced and spec.budget.usd is not None:
+            self.say("warning", f"{lanes.unpriced:,} earlier requests of this store were sent when no price was known: the budget can't count them")
         answered = store.answered()
         for name, access in self.access.items():
             lanes.add(name, access, admission, transport=self.deps.transports(name, spec.models[name]), answered=answered)
@@ -137,7 +143,7 @@ class _Run:
         self.judge = Judge(spec, self.source, store.deployments()) if self.source.is_stream and not self.fresh else None
         first_attempt = store.next_attempt_id()
         writer = store.start(inline=self.deps.inline, on_commit=self._committed, on_failure=self._store_failed, make=self.deps.writer)
-        scrub = scrubber(self.access, spec)
+        scrub = scrubber(self.access, spec, self.deps.environ)
         self.context = Context(
             spec=spec,
             number=store.run,
@@ -178,6 +184,13 @@ class _Run:
                     await transport.close()
                 await self._close_writer()
         return await self._finish()
+
+    def _add_pinned(self) -> None:
+        """Models that no route uses, but that rows were sent to by `retry --model`."""
+        spec = self.spec
+        pinned = check_access(spec, self.deps.environ, [name for name in self.store.pins() if name in spec.models and name not in self.access])
+        check_money(spec, pinned, self.began_utc)
+        self.access |= pinned
 
     def _put_back(self, codes: frozenset[str]) -> None:
         now = self.clock.utc()
@@ -239,7 +252,7 @@ class _Run:
                         inline=self.deps.inline,
                         record=self.record,
                         spec_digest=self.spec_digest,
-                        put=pool.put,
+                        put=lambda lane, work: self.pool.put(lane, work),
                         control=self._control(comparison, rerun=rerun),
                         on_known=self.deps.on_known,
                         judge=self.judge,
@@ -247,6 +260,7 @@ class _Run:
                     self.feeder = feeder
                     self.pool = pool
                     steering = self.steering = self._steering(feeder)
+                    feeder.control.answer = steering.answer
                     if not self.deps.inline:
                         side.start_soon(self._hear, steering)
                     tasks.start_soon(self._feed, feeder, pool)
@@ -280,6 +294,7 @@ class _Run:
             feeder=feeder,
             deadline=self.deadline,
             files=not self.source.is_stream,
+            show=lambda: self.deps.listener(self.progress()),
         )
 
     async def _feed(self, feeder: Feeder, pool: Pool, again: bool = False) -> None:
@@ -346,11 +361,14 @@ class _Run:
             pinned = (
                 f", of which {text_usd(purse.pinned_pico)} is held for attempts that may have been billed (`batchllm settle` frees it by your word)"
             )
+        left = purse.cap_pico - purse.spent_pico - purse.pinned_pico
+        needs = min((lane.queue.waiters[0].pico for lane in self.lanes.by_name.values() if lane.queue.waiters and lane.purse is purse), default=0)
+        used_up = "is used up" if left <= 0 else f"has {text_usd(left)} left, and the next request may cost {text_usd(needs)}"
         self.stopper.set(
             Stop(
                 exit_code=3,
                 stopped_by="budget",
-                message=f"the budget of {text_usd(purse.cap_pico)} is used up: {text_usd(purse.spent_pico)} spent, "
+                message=f"the budget of {text_usd(purse.cap_pico)} {used_up}: {text_usd(purse.spent_pico)} spent, "
                 f"{text_usd(purse.spent_pico + purse.pinned_pico)} at most{pinned}; raise it with --budget to go on",
             )
         )
@@ -466,9 +484,9 @@ class _Run:
             raise self.failure
         self.alerts.look()
         self.deps.listener(self.progress())
-        if self.interrupts < 2:  # a second Ctrl-C means: at once
+        if self._writes_results(exit_code):
             await self._write_results()
-        elif self.results_path is not None:
+        elif self.results_path is not None and (self.interrupts > 1 or exit_code == SpecError.exit_code):
             message = f"{message}; the results file was not written: `batchllm export` writes it"
         return self._summary(exit_code, stopped_by, message)
 
@@ -516,6 +534,7 @@ class _Run:
             stopped_by=stopped_by,
             errors=error_codes(connection),
             exit_code=exit_code,
+            unpriced=sums["unpriced"],
             message=message,
         )
 

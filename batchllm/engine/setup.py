@@ -7,12 +7,13 @@ import resource
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from batchllm import cost, tokens
 from batchllm.admit import Admission, Bucket, LimitGroup, Purse
 from batchllm.core.clock import Clock
 from batchllm.core.errors import Problem, SpecError
-from batchllm.core.money import pico_from_usd
+from batchllm.core.money import PICO_PER_USD
 from batchllm.core.nouns import Usage
 from batchllm.core.secret import Scrubber, Secret
 from batchllm.core.wire import Transport
@@ -20,7 +21,7 @@ from batchllm.cost import Prices
 from batchllm.engine.lane import OWN_BURST, Lane
 from batchllm.providers.openai import OpenAIChat
 from batchllm.simulator import Settings, SimulatedTransport, Simulator
-from batchllm.spec import JobSpec, ModelSpec, RateLimits
+from batchllm.spec import JobSpec, ModelSpec, RateLimits, variables
 from batchllm.store import Deployment, Store
 
 _RATES = ("rpm", "tpm")
@@ -50,12 +51,12 @@ def reachable(spec: JobSpec) -> list[str]:
     return [name for name in spec.models if name in used]
 
 
-def check_access(spec: JobSpec, environ: Mapping[str, str]) -> dict[str, Access]:
-    """Keys, base URLs and headers of the reachable models. Raises SpecError naming each missing variable."""
+def check_access(spec: JobSpec, environ: Mapping[str, str], names: Iterable[str]) -> dict[str, Access]:
+    """Keys, base URLs and headers of these models. Raises SpecError naming each missing variable."""
     problems: list[Problem] = []
     access: dict[str, Access] = {}
     file = str(spec.path) if spec.path is not None else None
-    for name in reachable(spec):
+    for name in names:
         model = spec.models[name]
         path = f"models.{name}"
         try:
@@ -152,9 +153,10 @@ def documented_output(model: ModelSpec, base_url: str) -> int | None:
     return facts.max_output_tokens
 
 
-def scrubber(access: Mapping[str, Access], spec: JobSpec) -> Scrubber:
+def scrubber(access: Mapping[str, Access], spec: JobSpec, environ: Mapping[str, str]) -> Scrubber:
     """Knows every secret of the run: keys, and what variables filled into headers and base URLs."""
     secrets: list[Secret | str] = []
+    mentions: list[str] = []
     for name, reach in access.items():
         if reach.key is not None:
             secrets.append(reach.key)
@@ -167,7 +169,10 @@ def scrubber(access: Mapping[str, Access], spec: JobSpec) -> Scrubber:
         base = spec.models[name].base_url
         if base is not None and "${" in base:
             secrets.append(reach.base_url)
-    return Scrubber(secrets)
+            parts = urlsplit(reach.base_url)
+            # What messages of the network name, and what the variables held.
+            mentions += [parts.netloc, parts.hostname or "", reach.base_url.partition("://")[2], *variables.values(base, environ)]
+    return Scrubber(secrets, mentions=mentions)
 
 
 def _bucket_list(limits: Any, now: float) -> list[Bucket]:
@@ -214,10 +219,12 @@ class Lanes:
         self.groups = {
             name: LimitGroup(name, buckets=_bucket_list(group, now), slots=group.concurrency or math.inf) for name, group in spec.limit_groups.items()
         }
+        booked = {simulated: store.totals(simulated=simulated) for simulated in (False, True)}
         self.purses = {
-            simulated: Purse(cap_pico=cap_pico, spent_pico=totals.spent_pico, pinned_pico=totals.reserved_pico)
-            for simulated, totals in ((False, store.totals(simulated=False)), (True, store.totals(simulated=True)))
+            simulated: Purse(cap_pico=cap_pico, spent_pico=totals.spent_pico, pinned_pico=totals.reserved_pico) for simulated, totals in booked.items()
         }
+        self.unpriced = sum(totals.unpriced for totals in booked.values())
+        """Earlier requests that cost something at a price that wasn't known: no cap can count them."""
         self.learnt = tokens.Learnt()
         self._http: Transport | None = None
         self.transports: list[Transport] = []
@@ -329,4 +336,4 @@ def deployment_of(name: str, model: ModelSpec) -> Deployment:
 
 def cap_of(spec: JobSpec) -> int | None:
     """The cap in pico-dollars. Rounded down: a cap is never a fraction above what was said."""
-    return None if spec.budget.usd is None else pico_from_usd(spec.budget.usd)
+    return None if spec.budget.usd is None else int(spec.budget.usd * PICO_PER_USD)

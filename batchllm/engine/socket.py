@@ -7,9 +7,6 @@ is at the other end, somebody else is sent away, root included. What is asked fo
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,13 +16,14 @@ from anyio.abc import SocketAttribute, SocketListener, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from batchllm.core import json
-from batchllm.store.address import addresses, make_folder
+from batchllm.store.address import addresses, is_same_user, make_folder
 
 Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """What the run does with a request; it never raises."""
 MOST_BYTES = 1 << 20
 """Of one request."""
-_IDLE_SECONDS = 60.0
+_IDLE_SECONDS = 600.0
+"""How long a terminal may think about a question before it asks for something."""
 _AT_MOST_SECONDS = 30.0
 """For one answer: a store that hangs must not hold up the run's end."""
 
@@ -75,13 +73,3 @@ async def _answered(line: bytes, answer: Answer) -> dict[str, Any]:
     except json.JSONDecodeError:
         request = None
     return await answer(request if isinstance(request, dict) else {})
-
-
-def is_same_user(connection: socket.socket) -> bool:
-    """Whether the process at the other end is this user's. Where the kernel doesn't tell, the socket's mode alone decides."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return True
-    form = "3i"
-    _, uid, _ = struct.unpack(form, connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize(form)))
-    return bool(uid == os.geteuid())

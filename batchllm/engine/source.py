@@ -51,8 +51,7 @@ class Source:
         if not self.is_stream:
             if spec.input is None:
                 raise SpecError(Problem(file=_file(spec), path="input", message="no input: name a file under `input`, or give one with --input"))
-            # Named as the spec names them, so that results are the same wherever the command was typed.
-            self.files = files.resolve(spec.input_patterns(environ), base=spec.folder)
+            self.files = _input_files(spec, environ)
             empty = [Problem(path="input", message=f"{file.name}: the file is empty") for file in self.files if first.is_empty(file)]
             if empty:
                 raise SpecError(empty)
@@ -80,7 +79,7 @@ class Source:
             rows = []
         else:
             rows = first.readable(self.files, id_column=self._spec.id, **self._csv)
-        problems = [Problem(file=_file(self._spec), path="prompt", message=text) for text in self.drafter.check(rows)]
+        problems = [_of_prompt(text, _file(self._spec)) for text in self.drafter.check(rows)]
         if self._spec.id is not None:
             text = first.id_problem(rows, self._spec.id)
             if text is not None:
@@ -152,8 +151,29 @@ class Source:
         return json.text({name: row.fields.get(name) for name in names}) if names else None
 
 
+def _input_files(spec: JobSpec, environ: Mapping[str, str]) -> tuple[files.InputFile, ...]:
+    """The input files, named as the spec names them, so that results are the same wherever the command was typed. Results must not replace one of them."""
+    found = files.resolve(spec.input_patterns(environ), base=spec.folder, but=spec.own_files(environ))
+    results, store = spec.results_path(environ), spec.store_path(environ)
+    for file in found:
+        if any(files.is_same(file.path, path) for path in (results, store) if path is not None):
+            words = f"{file.name} is an input of this job and would be replaced; give `results` and `store` names of their own"
+            raise SpecError(Problem(file=_file(spec), path="results", message=words))
+    if results is not None and files.is_same(results, store):
+        words = f"{results.name} is the store of this job; give the results a name of their own"
+        raise SpecError(Problem(file=_file(spec), path="results", message=words))
+    return found
+
+
 def _file(spec: JobSpec) -> str | None:
     return str(spec.path) if spec.path is not None else None
+
+
+def _of_prompt(text: str, file: str | None) -> Problem:
+    """`prompt.user, line 2: ...` -> the key it is about, and what is wrong."""
+    label, _, words = text.partition(": ")
+    path, _, line = label.partition(", line ")
+    return Problem(file=file, path=path, message=f"line {line} of the text: {words}" if line else words)
 
 
 def raw_fingerprint(row: Row) -> str:

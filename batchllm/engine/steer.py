@@ -38,7 +38,16 @@ class Steering:
     """One per run; belongs to the run's loop."""
 
     def __init__(
-        self, *, context: Context, lanes: Lanes, access: Mapping[str, Access], control: Control, feeder: Feeder, deadline: float | None, files: bool
+        self,
+        *,
+        context: Context,
+        lanes: Lanes,
+        access: Mapping[str, Access],
+        control: Control,
+        feeder: Feeder,
+        deadline: float | None,
+        files: bool,
+        show: Callable[[], None],
     ) -> None:
         self.deadline = deadline
         """Seconds since 1970 UTC; None: there is none."""
@@ -50,6 +59,8 @@ class Steering:
         self._feeder = feeder
         self._files = files
         """Whether the rows can be read again."""
+        self._show = show
+        """Tells the listener where the run stands."""
         self._written = context.spec
         """The spec with all changes so far, as checked: its models are those of the file, also where this run simulates them."""
         self._over = False
@@ -115,6 +126,7 @@ class Steering:
         return lambda connection: connection.execute("UPDATE runs SET limited_by = ? WHERE run = ?", (limited_by, number))
 
     def _say(self, *words: str) -> None:
+        self._show()
         self._run.listener(Note(level="info", text=f"from another terminal: {'; '.join(words)}"))
 
     def _flying(self) -> str:
@@ -163,25 +175,28 @@ class Steering:
         changed = {tuple(key.split(".")): value for key, value in given.items()}
         if spec.budget.usd is not None and ("budget", "usd") in changed:
             check_money(spec, self._access, run.clock.utc())
-        deadline, said_deadline = self._new_deadline(spec, changed)
+        deadline, details = self._new_deadline(spec, changed)
         said = [f"{key}: {shown(value_at(before, key))} -> {shown(value_at(spec, key))}" for key in given]
-        notes = [self._note(key, json.text(value)) for key, value in given.items()]
-        if ("budget", "usd") in changed:
-            cap, number = cap_of(spec), run.number
-            notes.append(run.writer.call(lambda connection: connection.execute("UPDATE runs SET cap_pico = ? WHERE run = ?", (cap, number))))
+        cap = ("UPDATE runs SET cap_pico = ? WHERE run = ?", (cap_of(spec), run.number))
+        notes = [
+            self._note(key, json.text(value), (lambda connection: connection.execute(*cap)) if key == "budget.usd" else None)
+            for key, value in given.items()
+        ]
         # From here on nothing can fail.
         self._written = written
         run.spec = spec
         self.deadline, self.deadline_words = deadline, spec.deadline
-        self._say(*said)
         self._relimit(spec, changed)
+        if ("budget", "usd") in changed:
+            details += self._recap(spec)
+        self._say(*said)
         if ("max_failed",) in changed:
             run.outcomes.allow(spec.max_failed)
-        if ("budget", "usd") in changed:
-            said += self._recap(spec)
+        self._stop_overdrawn()
         run.admission.pump()
         await asyncio.gather(*notes)
-        return {"said": [*said, *said_deadline]}
+        stop = run.stopper.stop
+        return {"said": [*said, *details, *([f"this stops the run: {stop.message}"] if stop is not None else [])]}
 
     def _checked(self, given: Mapping[str, Any]) -> JobSpec:
         written = self._written
@@ -224,12 +239,12 @@ class Steering:
         for purse in self._lanes.purses.values():
             purse.set_cap(cap)
         purse = self._lanes.purses[self._lanes.simulated_only]
-        for one in {id(lane.purse): lane.purse for lane in self._lanes.by_name.values()}.values():
-            if one.overdrawn:
-                self._run.overdrawn(one)
-        stop = self._run.stopper.stop
-        spent = f"{text_usd(purse.spent_pico)} spent, {text_usd(purse.reserved_pico)} reserved"
-        return [spent if stop is None else stop.message]
+        return [f"{text_usd(purse.spent_pico)} spent, {text_usd(purse.reserved_pico)} reserved"]
+
+    def _stop_overdrawn(self) -> None:
+        for purse in self._lanes.purses.values():
+            if purse.overdrawn and any(lane.purse is purse for lane in self._lanes.by_name.values()):
+                self._run.overdrawn(purse)
 
     async def _retry(self, request: dict[str, Any]) -> dict[str, Any]:
         keys, model = [int(key) for key in request["rows"]], request.get("model")
@@ -276,8 +291,7 @@ class Steering:
         purse.settle_pinned(settled.worst_pico, cost_pico=settled.billed_pico)
         if settled.attempts:
             self._say(f"settled {settled.attempts:,} possibly billed requests: {text_usd(settled.billed_pico)} booked")
-        if purse.overdrawn and any(lane.purse is purse for lane in self._lanes.by_name.values()):
-            self._run.overdrawn(purse)
+        self._stop_overdrawn()
         self._run.admission.pump()
         return {"said": [], "settled": asdict(settled), "simulated": kind}
 

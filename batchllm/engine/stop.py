@@ -38,6 +38,10 @@ class Stopper:
             for call in self._on_stop:
                 call(stop)
 
+    async def wait(self) -> None:
+        """Returns when the run stops."""
+        await self._event.wait()
+
     async def sleep(self, seconds: float) -> None:
         """Waits; raises Closed as soon as the run stops."""
         if self.stop is None and seconds > 0:

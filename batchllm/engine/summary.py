@@ -48,6 +48,8 @@ class Summary:
     stopped_by: str | None
     errors: Mapping[str, int] = field(default_factory=dict)
     exit_code: int = 0
+    unpriced: int = 0
+    """Requests that cost something at a price that isn't known: they are not in `cost_usd`."""
     message: str | None = None
     """Why the run stopped, and what to do next."""
 

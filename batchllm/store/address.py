@@ -7,7 +7,9 @@ socket behind, and only the lock is true.
 from __future__ import annotations
 
 import os
+import socket
 import stat
+import struct
 import tempfile
 from collections.abc import Iterator
 from hashlib import sha256
@@ -47,3 +49,13 @@ def is_mine(address: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISSOCK(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def is_same_user(connection: socket.socket) -> bool:
+    """Whether the process at the other end is this user's. Where the kernel doesn't tell, the socket's mode alone decides."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return True
+    form = "3i"
+    _, uid, _ = struct.unpack(form, connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize(form)))
+    return bool(uid == os.geteuid())

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from batchllm.core import json
 from batchllm.core.errors import Problem, SpecError, StoreError
 from batchllm.core.nouns import Code, Result, RowError, Usage
+from batchllm.store.records import UNPRICED
 from batchllm.store.store import check_kind
 from batchllm.store.writer import explain
 
@@ -139,19 +140,29 @@ class StoreReader:
 def money(connection: sqlite3.Connection) -> dict[str, Any]:
     """Sums over all attempts. Real dollars, unless every attempt was simulated."""
     sums = {
-        bool(simulated): (cost, reserved, maybe)
-        for simulated, cost, reserved, maybe in connection.execute(
-            """SELECT simulated, sum(cost_pico), sum(CASE WHEN billed = 'maybe' THEN reserved_pico END), sum(billed = 'maybe' AND outcome != 'in_flight')
-               FROM attempt_log GROUP BY simulated"""
+        bool(simulated): (cost, reserved, maybe, unpriced)
+        for simulated, cost, reserved, maybe, unpriced in connection.execute(
+            f"""SELECT simulated, sum(cost_pico), sum(CASE WHEN billed = 'maybe' THEN reserved_pico END), sum(billed = 'maybe' AND outcome != 'in_flight'),
+                       sum({UNPRICED})
+               FROM attempt_log GROUP BY simulated"""  # noqa: S608 - a constant
         )
     }
     simulated = bool(sums) and False not in sums
-    cost, reserved, maybe = sums.get(simulated, (None, None, None))
+    cost, reserved, maybe, unpriced = sums.get(simulated, (None, None, None, None))
+    if unpriced and not cost:
+        cost = None  # the zeros of refused requests are no sum: unknown is not zero
     (superseded,) = connection.execute(
         "SELECT sum(l.cost_pico) FROM attempt_log l JOIN rows r ON r.row_key = l.row_key WHERE r.cost_after > 0 AND l.attempt <= r.cost_after AND l.simulated = ?",
         (int(simulated),),
     ).fetchone()
-    return {"simulated": simulated, "cost_pico": cost, "reserved_pico": reserved or 0, "maybe": maybe or 0, "superseded_pico": superseded or 0}
+    return {
+        "simulated": simulated,
+        "cost_pico": cost,
+        "reserved_pico": reserved or 0,
+        "maybe": maybe or 0,
+        "superseded_pico": superseded or 0,
+        "unpriced": unpriced or 0,
+    }
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, Any]:
@@ -201,6 +212,16 @@ def in_flight(connection: sqlite3.Connection) -> int:
     """Attempts that were sent and have no end yet."""
     (count,) = connection.execute("SELECT count(*) FROM attempt_log WHERE outcome = 'in_flight'").fetchone()
     return int(count)
+
+
+def paused_since(connection: sqlite3.Connection, run: int) -> float | None:
+    """Since when (seconds since 1970) a run is paused from a second terminal; None when it isn't."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'changes'").fetchone() is None:
+        return None  # a run of an older version
+    row = connection.execute(
+        "SELECT what, at FROM changes WHERE run = ? AND what IN ('pause', 'continue', 'stop') ORDER BY id DESC LIMIT 1", (run,)
+    ).fetchone()
+    return float(row[1]) if row is not None and row[0] == "pause" else None
 
 
 def rates(connection: sqlite3.Connection, *, since_utc: float, slack_seconds: float = 600.0) -> tuple[int, int]:

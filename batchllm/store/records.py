@@ -157,6 +157,12 @@ class Totals:
     spent_pico: int
     reserved_pico: int
     """Of attempts in flight and possibly billed ones."""
+    unpriced: int = 0
+    """Attempts that cost something at a price that isn't known: in neither sum."""
+
+
+UNPRICED = "(cost_pico IS NULL AND outcome != 'in_flight' AND (billed = 'yes' OR (billed = 'maybe' AND reserved_pico IS NULL)))"
+"""Such attempts, as a condition over `attempt_log`."""
 
 
 class Committed(NamedTuple):

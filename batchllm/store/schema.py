@@ -7,6 +7,10 @@ show `_usd` and ISO times. Never edit a migration that was released: append one.
 from __future__ import annotations
 
 import sqlite3
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 APPLICATION_ID = 0x62_6C_6C_6D  # "bllm"
 VERSION = 2
@@ -176,14 +180,15 @@ CREATE TABLE settlements (
 );
 """
 
-_CHANGES = """
+_SECOND = """
 CREATE TABLE changes (
     id INTEGER PRIMARY KEY,
     at REAL NOT NULL,
     run INTEGER NOT NULL,
     what TEXT NOT NULL,
     value TEXT
-)
+);
+CREATE INDEX rows_pin ON rows (pin) WHERE pin IS NOT NULL;
 """
 
 _TIME = "strftime('%Y-%m-%dT%H:%M:%fZ', {0}, 'unixepoch')"
@@ -239,6 +244,13 @@ FROM attempt_log l GROUP BY 1, 2
 }
 
 
+def _execute(db: Database, script: str) -> None:
+    # Not `executescript`, which would end the migration's transaction.
+    for statement in script.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Brings a store to this program's schema; each migration is one transaction, recorded by sqlite-utils."""
     # sqlite-utils is slow to import; only a store that is really opened for writing needs it.
@@ -248,13 +260,11 @@ def migrate(connection: sqlite3.Connection) -> None:
 
     @migrations(name="0001_first")
     def first(db: Database) -> None:
-        for statement in _FIRST.split(";\n"):
-            if statement.strip():
-                db.execute(statement)
+        _execute(db, _FIRST)
 
     @migrations(name="0002_changes")
     def changes(db: Database) -> None:
-        db.execute(_CHANGES)
+        _execute(db, _SECOND)
 
     # Plug-ins of the user's sqlite-utils must not touch the store.
     migrations.apply(Database(connection, execute_plugins=False))

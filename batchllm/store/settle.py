@@ -70,9 +70,7 @@ def shares(total_pico: int, bounds_pico: Sequence[int | None]) -> list[int]:
     return parts
 
 
-def settle(
-    connection: sqlite3.Connection, *, simulated: bool, billed_pico: int | None, word: str, now_utc: float, in_flight: bool = True
-) -> Settled:
+def settle(connection: sqlite3.Connection, *, simulated: bool, billed_pico: int | None, word: str, now_utc: float, in_flight: bool = True) -> Settled:
     """Books what the user says of all open attempts of one kind of dollars, inside the caller's transaction.
 
     `billed_pico`: the sum on the provider's bill; None: each attempt's worst (those whose worst isn't known stay open). `in_flight`: attempts without an end

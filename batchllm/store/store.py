@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from batchllm.core.errors import StoreError
 from batchllm.store import schema
 from batchllm.store.lock import StoreLock
-from batchllm.store.records import OK, PENDING, Committed, Deployment, Totals
+from batchllm.store.records import OK, PENDING, UNPRICED, Committed, Deployment, Totals
 from batchllm.store.writer import InlineWriter, MakeWriter, ThreadWriter, Writer, explain
 
 T = TypeVar("T")
@@ -173,10 +173,12 @@ class Store:
 
     def totals(self, *, simulated: bool) -> Totals:
         """What was spent and what is still reserved, over the store's whole life."""
-        spent, reserved = self.connection.execute(
-            "SELECT sum(cost_pico), sum(CASE WHEN billed = 'maybe' THEN reserved_pico END) FROM attempt_log WHERE simulated = ?", (int(simulated),)
+        spent, reserved, unpriced = self.connection.execute(
+            f"""SELECT sum(cost_pico), sum(CASE WHEN billed = 'maybe' THEN reserved_pico END), sum({UNPRICED})
+                FROM attempt_log WHERE simulated = ?""",  # noqa: S608 - a constant
+            (int(simulated),),
         ).fetchone()
-        return Totals(spent_pico=spent or 0, reserved_pico=reserved or 0)
+        return Totals(spent_pico=spent or 0, reserved_pico=reserved or 0, unpriced=unpriced or 0)
 
     def next_attempt_id(self) -> int:
         """The first free attempt id; the run counts on from it."""
@@ -207,6 +209,10 @@ class Store:
     def has_answers(self) -> bool:
         """Whether any row ever got an ok answer."""
         return self.connection.execute("SELECT 1 FROM rows WHERE state = ? LIMIT 1", (OK,)).fetchone() is not None
+
+    def pins(self) -> list[str]:
+        """Models that rows were sent to by `retry --model`."""
+        return [name for (name,) in self.connection.execute("SELECT DISTINCT pin FROM rows WHERE pin IS NOT NULL ORDER BY pin")]
 
     def job(self) -> dict[str, Any]:
         """The job's record."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from world import Scripted, bad, good, rows
+from world import PRICE, Scripted, bad, good, rows
 
 from batchllm.admit import Purse
 from batchllm.core.errors import SpecError
@@ -164,3 +164,30 @@ def test_alerts_come_once_each_and_not_again_on_a_resume(world):
     w.notes.clear()
     w.run(RunOptions(limit=38))
     assert [note.text.split(" ")[0] for note in w.notes if "of the budget" in note.text] == ["50%"]
+
+
+def test_an_unknown_price_is_not_made_a_zero_by_what_cost_nothing(world):
+    """A refused request cost nothing; the answer after it cost nobody knows what. Neither the row nor the job is free."""
+    script = Scripted(lambda nth, text, now: (0.1, bad(500) if nth == 0 else good()))
+    model = {"provider": "openai-compatible", "model": "my-own", "base_url": "http://localhost/v1", "api_key_env": "none"}
+    w = world(3, models={"m": {**model, "price": None}}, scripts={"m": script}, concurrency=1)
+    summary = w.run()
+    assert (summary.exit_code, summary.cost_usd, summary.unpriced) == (0, None, 3)
+    assert [line["cost_usd"] for line in w.results()] == [None, None, None]
+    # A cap from now on can't count them, and says so.
+    w.put(rows(4))
+    assert w.run(budget={"usd": 1}, models={"m": {**model, "price": PRICE}}).exit_code == 0
+    assert [note.text for note in w.notes if "3 earlier requests" in note.text]
+
+
+def test_a_request_that_is_larger_than_the_cap_is_told_from_a_cap_that_is_used_up(world):
+    w = world(3, budget={"usd": 0.00000001})
+    message = w.run().message or ""
+    assert "$0.0000000100 left, and the next request may cost $0.0000" in message
+    assert "used up" not in message
+
+
+def test_a_run_that_commits_nothing_leaves_the_results_alone(world):
+    w = world(3, budget={"usd": 0})
+    assert (w.run().exit_code, (w.folder / "t.results.jsonl").exists()) == (3, False)
+    assert (w.run(budget={"usd": 1}).exit_code, len(w.results())) == (0, 3)

@@ -53,6 +53,15 @@ def test_what_is_given_back_never_spills_over_and_more_use_makes_debt():
     assert (one.level, one.wait_seconds(1, 0.0)) == (-15, pytest.approx(1.6))
 
 
+def test_an_absurd_usage_takes_a_minute_to_pay_back_at_most():
+    one = bucket()
+    one.give(-(10**9), 0.0)
+    assert one.wait_seconds(1, 0.0) == pytest.approx(60.1)
+    one.take(5000)  # what was let through at its declared size is a debt in full
+    one.give(-(10**9), 0.0)
+    assert one.level == -5600
+
+
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(0.1, 40)), max_size=60))
 def test_no_window_sees_more_than_burst_and_refill(steps):
     """Whoever sends only when `wait_seconds` is 0 never passes `capacity + rate * time`, save for the one oversize request at a full bucket."""

@@ -137,7 +137,7 @@ def test_a_template_cannot_change_the_row() -> None:
         ("{% set a = 1 %}{{ a }}{% for b in [1] %}{{ b }}{{ loop.index }}{% endfor %}{{ x.y }}", ["'x'"]),
         ("{% if text == 'never' %}{{ txet }}{% endif %}", ["'txet'"]),
         ("{{ meta.autor }}", ["`meta.autor` is undefined in this row", "all of the first 2 rows"]),
-        ("{{ text | nofilter }}", []),
+        ("{{ text | nofilter }}", ["filter nofilter is unknown", "all of the first 2 rows"]),
     ],
 )
 def test_check_tells_before_the_run(template: str, expected: list[str]) -> None:

@@ -110,6 +110,20 @@ def test_rows_from_stdin_and_results_to_stdout(world: World, provider: Simulator
     assert [json.loads(line)["row"] for line in more.out.splitlines()] == list(range(41))
 
 
+def test_ctrl_c_is_heard_while_stdin_is_silent(world: World, provider: SimulatorProcess) -> None:
+    reading, writing = os.pipe()
+    before = provider.requests
+    with os.fdopen(writing, "w") as pipe:
+        run = world.start("run", world.job(provider.url), "--input", "-", stdin=reading)
+        os.close(reading)
+        pipe.write('{"custom_id": "only", "q": "hello"}\n')
+        pipe.flush()
+        until(lambda: provider.requests > before, what="the first request")
+        run.signal(signal.SIGINT)
+        assert run.end().code == 130  # the pipe is still open
+    assert [line["custom_id"] for line in world.results()] == ["only"]
+
+
 def test_empty_stdin_is_no_error(world: World, provider: SimulatorProcess) -> None:
     before = provider.requests
     ended = world.run("run", world.job(provider.url), "--input", "-", "--results", "-", "--json", text="").expect(0)
