@@ -7,6 +7,7 @@ from __future__ import annotations
 
 # A timer may fire an instant early (uvloop's clock has 1 ms); without slack the pump would re-arm for nothing, for ever.
 _SLACK = 1e-6
+_MEMORY_SECONDS = 60.0
 
 
 class Bucket:
@@ -50,6 +51,11 @@ class Bucket:
         self.level -= amount
 
     def give(self, amount: float, now: float) -> None:
-        """Gives back what was charged too much; a negative amount charges more."""
+        """Gives back what was charged too much; a negative amount charges more, but never so much that it takes over a minute to pay back: no limit per
+        minute remembers more, and a usage that says otherwise is a slip of the provider's.
+        """
         self._refill(now)
-        self.level = min(self.capacity, self.level + amount)
+        level = self.level + amount
+        if level < 0 > amount:
+            level = max(level, min(self.level, -self.rate * _MEMORY_SECONDS))
+        self.level = min(self.capacity, level)

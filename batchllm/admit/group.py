@@ -79,6 +79,13 @@ class LimitGroup:
             self.slots = max(1.0, min(self.slots, self.in_flight + 1) * factor)
         return True
 
+    def emptied(self, now: float) -> None:
+        """The provider's buckets are empty, whatever ours say: another run drained them, or one that died. Without this both would refill alike, and where refused
+        requests use up the limit too, every further one would be refused.
+        """
+        for bucket in self.buckets:
+            bucket.lower(0.0, now)
+
     def set_rate(self, dimension: str, per_minute: float, *, burst_seconds: float, now: float) -> None:
         """Paces a dimension by another rate than so far (or at all). What is in the bucket stays."""
         for bucket in self.buckets:

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stop": ("stop", "Stop a running job, as Ctrl-C would."),
     "set": ("set", "Change limits, budget and the like of a running job."),
     "simulate": ("simulate", "Serve a wire-compatible provider simulator."),
+    "verify": ("verify", "Fault simulation of the engine: seeds, replay."),
     "schema": ("schema", "JSON Schema of the spec, for editors."),
 }
 

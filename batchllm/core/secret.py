@@ -44,15 +44,17 @@ class Scrubber:
     """Replaces every known secret in a text by a mask.
 
     Secrets shorter than 6 characters are not looked for in texts: they would mask ordinary words, and no provider's key is that short. In answers, where a
-    masked word is a wrong result, only those of 12 and more are: placeholders such as `ollama` or `not-needed` are no secrets.
+    masked word is a wrong result, only those of 12 and more are: placeholders such as `ollama` or `not-needed` are no secrets. For the same reason
+    `mentions` (host names that a variable filled in) are masked in messages only, never in answers.
     """
 
-    def __init__(self, secrets: Iterable[Secret | str] = ()) -> None:
-        texts = {secret.reveal() if isinstance(secret, Secret) else secret for secret in secrets}
+    def __init__(self, secrets: Iterable[Secret | str] = (), *, mentions: Iterable[str] = ()) -> None:
+        known = {secret.reveal() if isinstance(secret, Secret) else secret for secret in secrets}
         # Longest first, so that a secret that contains another one goes whole.
-        self._texts = sorted((text for text in texts if len(text) >= 6), key=len, reverse=True)
+        texts = sorted((text for text in known if len(text) >= 6), key=len, reverse=True)
+        self._texts = sorted((text for text in {*known, *mentions} if len(text) >= 6), key=len, reverse=True)
         # As they are, and as JSON writers that escape slashes write them.
-        forms = [(len(text), form.encode()) for text in self._texts for form in dict.fromkeys((text, text.replace("/", "\\/")))]
+        forms = [(len(text), form.encode()) for text in texts for form in dict.fromkeys((text, text.replace("/", "\\/")))]
         self._bytes = [form for _, form in forms]
         self._long_bytes = [form for length, form in forms if length >= 12]
 

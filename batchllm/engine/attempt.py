@@ -181,7 +181,7 @@ def _decided(run: Context, lane: Lane, work: Work, verdict: RowError | Fault | N
     if run.weather.excuses(lane, work, verdict):
         return Down(wait_seconds=verdict.wait_seconds)
     error = row_error(verdict)
-    words = (verdict.http_status, verdict.message)
+    words = (lane.name, verdict.http_status, verdict.message)
     # `unavailable` is also what costs nothing to repeat; only a gateway's timeout may have been paid for. (`load_histories` tells them apart likewise.)
     alike = "gateway_timeout" if verdict.kind is Kind.GATEWAY_TIMEOUT else str(error.code)
     work.identical = work.identical + 1 if words == work.last_words else 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from batchllm.core.errors import SpecError
+from batchllm.core.events import Note
 from batchllm.core.nouns import Result, Row, RowError
 from batchllm.engine.compare import Comparison, Judge
 from batchllm.engine.control import Control
@@ -31,7 +32,7 @@ Put = Callable[[Lane, Work], Any]
 
 
 class PutBack:
-    """Places of rows that a second terminal put back to pending behind the reading, by what they were; a bit each."""
+    """Places of rows that a second terminal put back to pending, by what they were; a bit each."""
 
     def __init__(self) -> None:
         self._bits = {OK: Bits(), FAILED: Bits()}
@@ -83,8 +84,6 @@ class Feeder:
         """For a stream, which no pass over all rows has compared before."""
         self._intake: Intake | None = None
         self.finished = False
-        self.matched = 0
-        """Rows of the input that were looked up in the store. Changed and read inside the writer's transactions, so that both sides agree on the order."""
         self.put_back = PutBack()
 
     async def feed(self) -> None:
@@ -92,6 +91,7 @@ class Feeder:
         run = self._run
         self._intake = await run.writer.call(lambda connection: Intake(connection, fresh=self._fresh, stream=self._source.is_stream, adding=True))
         chunks = self._source.chunks()
+        self._source.unnamed_models = 0  # a comparison has counted them, too
         nth = 0
         complete = True
         while True:
@@ -109,11 +109,16 @@ class Feeder:
                 complete = self._source.limit is not None and await self._next(chunks) is None
                 break
         await run.writer.call(lambda connection: self._note_end(connection, nth, complete=complete))
+        if unnamed := self._source.unnamed_models:
+            words = f"{unnamed:,} rows name a model in their `body` that is none of this job's; they went where its routes send them"
+            run.listener(Note(level="warning", text=words))
         run.outcomes.tally.total = run.outcomes.tally.seen
         self.finished = True
 
     async def feed_again(self) -> None:
-        """Reads files once more, for the rows that were put back. All earlier work is done, so what is pending there is in nobody's hands."""
+        """Reads files once more, for the rows that were put back and that no reading has met since. All earlier work is done, so what is pending there is in
+        nobody's hands.
+        """
         run, source = self._run, self._source
         back, self.put_back = self.put_back, PutBack()
         chunks, nth = source.chunks(), 0
@@ -191,7 +196,6 @@ class Feeder:
     def _match(self, connection: sqlite3.Connection, rows: list[Row]) -> tuple[list[Known], dict[int, History]]:
         assert self._intake is not None
         known = self._intake.take(rows)
-        self.matched += len(rows)
         if self._fresh:
             return known, {}
         compared = self._comparison

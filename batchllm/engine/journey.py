@@ -56,7 +56,8 @@ async def journey(run: Context, work: Work) -> None:
                     run.outcomes.answered(lane, work, fingerprint(prepared.request), end)
                     return
                 case Rejected(decision=Fail(error=error)):
-                    lost = (lane, prepared, error, end)
+                    if lost is None or not work.patient:
+                        lost = (lane, prepared, error, end)
                     work.kind = "fallback"
                 case None:
                     if lane.out is None and not work.patient:

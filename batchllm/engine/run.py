@@ -10,7 +10,7 @@ import contextlib
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -29,6 +29,7 @@ from batchllm.engine.control import Control
 from batchllm.engine.deps import Deps, RunOptions
 from batchllm.engine.feeder import Feeder
 from batchllm.engine.journey import journey
+from batchllm.engine.lane import Lane
 from batchllm.engine.outcomes import Outcomes
 from batchllm.engine.pool import Pool
 from batchllm.engine.setup import Lanes, cap_of, check_access, check_money, reachable, scrubber
@@ -38,6 +39,7 @@ from batchllm.engine.steer import Steering
 from batchllm.engine.stop import Stop, Stopper
 from batchllm.engine.summary import RowCounts, Summary, Tokens
 from batchllm.engine.weather import Weather
+from batchllm.engine.work import Work
 from batchllm.export.results import write_results
 from batchllm.spec import JobSpec, deadline_utc
 from batchllm.store import Store
@@ -252,7 +254,7 @@ class _Run:
                         inline=self.deps.inline,
                         record=self.record,
                         spec_digest=self.spec_digest,
-                        put=lambda lane, work: self.pool.put(lane, work),
+                        put=self._put,
                         control=self._control(comparison, rerun=rerun),
                         on_known=self.deps.on_known,
                         judge=self.judge,
@@ -269,8 +271,12 @@ class _Run:
                 self._store_failed(_first(group))
             side.cancel_scope.cancel()
 
+    def _put(self, lane: Lane, work: Work) -> Awaitable[None]:
+        """Hands a row to a lane of the present round."""
+        return self.pool.put(lane, work)
+
     async def _once_more(self, feeder: Feeder, steering: Steering) -> None:
-        """The rows that a second terminal put back behind the reading, in rounds of their own."""
+        """The rows that a second terminal put back, in rounds of their own."""
         while await steering.rows_left():
             async with anyio.create_task_group() as tasks:
                 self.pool = Pool(tasks, lambda work: journey(self.context, work))

@@ -30,12 +30,18 @@ _AT_MOST_SECONDS = 30.0
 
 async def serve(store: Path, answer: Answer) -> None:
     """Listens until it is cancelled; a request that is being answered then still gets its answer. Raises OSError when no address can be used."""
-    listener, address = await _listen(store)
+    # A run may end while this begins: what was opened is closed again, whenever the cancellation comes.
+    with anyio.CancelScope(shield=True):
+        listener, address = await _listen(store)
     try:
         await listener.serve(lambda stream: _talk(stream, answer))
     finally:
+        with anyio.CancelScope(shield=True):
+            await listener.aclose()
         with contextlib.suppress(OSError):
             address.unlink()
+            if address.parent != store.absolute().parent:
+                address.parent.rmdir()  # unless another run's socket is there
 
 
 async def _listen(store: Path) -> tuple[SocketListener, Path]:
@@ -47,24 +53,26 @@ async def _listen(store: Path) -> tuple[SocketListener, Path]:
             return await anyio.create_unix_listener(address, mode=0o600, backlog=16), address
         except OSError as error:
             failures.append(f"{address}: {error.strerror or error}")
-    raise OSError("; ".join(failures))
+    raise OSError("; ".join(failures) or "every path is too long for a socket")
 
 
 async def _talk(stream: SocketStream, answer: Answer) -> None:
+    # Whatever the other end does, it must not end the run.
+    with contextlib.suppress(Exception):
+        await _questions(stream, answer)
+
+
+async def _questions(stream: SocketStream, answer: Answer) -> None:
     async with stream:
         if not is_same_user(stream.extra(SocketAttribute.raw_socket)):  # noqa: S610 - anyio's attributes, not Django's SQL
             return
         lines = BufferedByteReceiveStream(stream)
-        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, anyio.IncompleteRead, TimeoutError):
-            while True:
-                with anyio.fail_after(_IDLE_SECONDS):
-                    try:
-                        line = await lines.receive_until(b"\n", MOST_BYTES)
-                    except anyio.DelimiterNotFound:
-                        return
-                # The run may end by what it is asked for; the word must come through all the same.
-                with anyio.move_on_after(_AT_MOST_SECONDS, shield=True):
-                    await stream.send(json.dumps(await _answered(line, answer)) + b"\n")
+        while True:
+            with anyio.fail_after(_IDLE_SECONDS):
+                line = await lines.receive_until(b"\n", MOST_BYTES)
+            # The run may end by what it is asked for; the word must come through all the same.
+            with anyio.move_on_after(_AT_MOST_SECONDS, shield=True):
+                await stream.send(json.dumps(await _answered(line, answer)) + b"\n")
 
 
 async def _answered(line: bytes, answer: Answer) -> dict[str, Any]:

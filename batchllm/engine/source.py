@@ -6,7 +6,7 @@ Everything that can be wrong with the input as a whole is said before anything i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from batchllm.core import json
@@ -108,7 +108,9 @@ class Source:
         if chosen is not None:
             return Planned(draft=draft, chain=(chosen,))
         chain = self.router.choose(row.fields, count_messages(draft.messages) if self.router.uses_tokens else 0)
-        return chain if isinstance(chain, RowError) else Planned(draft=draft, chain=chain)
+        if isinstance(chain, RowError):
+            return replace(chain, message=f"{row.place}: {chain.message}")
+        return Planned(draft=draft, chain=chain)
 
     def prepare_sample(self) -> None:
         """For `--sample N`: one pass that finds the N rows with the smallest hashes."""

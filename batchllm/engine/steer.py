@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -69,27 +69,32 @@ class Steering:
 
     async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Does what is asked: `{"said": [...], ...}`, or `{"problem": text, "exit_code": n}` when nothing was done. Never raises."""
-        verbs: dict[object, Callable[[dict[str, Any]], Any]] = {
-            "pause": self._pause,
-            "continue": self._continue,
-            "stop": self._stop,
-            "set": self._set,
-            "retry": self._retry,
-            "settle": self._settle,
-        }
-        verb = verbs.get(request.get("do"))
         async with self._lock:
             try:
-                if verb is None:
-                    raise SpecError("the run doesn't know what this asks for; is it an older version of batchllm?")
-                if self._over or (self._run.stopper.stop is not None and verb != self._stop):
-                    raise SpecError(self._ending())
-                reply: dict[str, Any] = await verb(request)
+                return await self._done(request)
             except BatchLLMError as error:
                 return {"problem": str(error), "exit_code": error.exit_code}
-            except (KeyError, TypeError, ValueError, OverflowError) as error:
-                return {"problem": f"the run can't read this request: {error!r}", "exit_code": 2}
-        return reply
+            except Exception as error:  # noqa: BLE001 - whatever is asked for, it must not end the run
+                return {"problem": f"the run can't do what this asks for: {error!r}", "exit_code": 2}
+
+    async def _done(self, request: dict[str, Any]) -> dict[str, Any]:
+        verb = request.get("do")
+        if verb == "stop":
+            return await self._stop()
+        if self._over or self._run.stopper.stop is not None:
+            raise SpecError(f"{self._ending()}; nothing was changed")
+        match verb:
+            case "pause":
+                return await self._pause()
+            case "continue":
+                return await self._continue()
+            case "set":
+                return await self._set(request["changes"])
+            case "retry":
+                return await self._retry([int(key) for key in request["rows"]], request.get("model"))
+            case "settle":
+                return await self._settle(str(request["word"]), request.get("sum_pico"), simulated=bool(request.get("simulated")))
+        raise SpecError("the run doesn't know what this asks for; is it an older version of batchllm?")
 
     async def rows_left(self) -> bool:
         """Whether rows that were put back wait for another reading. Once there are none, the run is over and takes no more requests."""
@@ -109,7 +114,7 @@ class Steering:
 
     def _ending(self) -> str:
         stop = self._run.stopper.stop
-        return f"the run is ending{f' ({stop.message})' if stop is not None else ''}; nothing was changed"
+        return f"the run is ending{f' ({stop.message})' if stop is not None else ''}"
 
     def _note(self, what: str, value: str | None, work: Callable[[sqlite3.Connection], T] | None = None) -> asyncio.Future[T | None]:
         """Queues the record of a change, before it takes effect, with `work` in the same transaction."""
@@ -135,7 +140,7 @@ class Steering:
 
     # The verbs.
 
-    async def _pause(self, _: dict[str, Any]) -> dict[str, Any]:
+    async def _pause(self) -> dict[str, Any]:
         if self._control.paused:
             return {"said": ["it is paused already"]}
         done = self._note("pause", None, self._limited("pause"))
@@ -145,7 +150,7 @@ class Steering:
         await done
         return {"said": [words]}
 
-    async def _continue(self, _: dict[str, Any]) -> dict[str, Any]:
+    async def _continue(self) -> dict[str, Any]:
         if not self._control.paused:
             return {"said": ["it is not paused"]}
         done = self._note("continue", None, self._limited(None))
@@ -158,21 +163,21 @@ class Steering:
         await done
         return {"said": [words]}
 
-    async def _stop(self, _: dict[str, Any]) -> dict[str, Any]:
+    async def _stop(self) -> dict[str, Any]:
         if self._over or self._run.stopper.stop is not None:
-            return {"said": [self._ending().removesuffix("; nothing was changed")]}
+            return {"said": [self._ending()]}
         done = self._note("stop", None)
         words = f"stopping: {self._flying()}; run again to continue"
         self._control.stop(message="stopped from another terminal; run again to continue")
         await done
         return {"said": [words]}
 
-    async def _set(self, request: dict[str, Any]) -> dict[str, Any]:
-        given = _parsed(request["changes"])
+    async def _set(self, texts: list[str]) -> dict[str, Any]:
+        given = _parsed(texts)
         written = self._checked(given)
         spec = self._taken_over(written)
         run, before = self._run, self._run.spec
-        changed = {tuple(key.split(".")): value for key, value in given.items()}
+        changed = {tuple(key.split(".")) for key in given}
         if spec.budget.usd is not None and ("budget", "usd") in changed:
             check_money(spec, self._access, run.clock.utc())
         deadline, details = self._new_deadline(spec, changed)
@@ -219,7 +224,7 @@ class Steering:
         parts = {name: getattr(written, name) for name in ("budget", "concurrency", "limit_groups", "deadline", "max_failed")}
         return spec.model_copy(update={**parts, "models": models})
 
-    def _new_deadline(self, spec: JobSpec, changed: Mapping[tuple[str, ...], Any]) -> tuple[float | None, list[str]]:
+    def _new_deadline(self, spec: JobSpec, changed: Collection[tuple[str, ...]]) -> tuple[float | None, list[str]]:
         if ("deadline",) not in changed:
             return self.deadline, []
         if spec.deadline is None:
@@ -228,7 +233,7 @@ class Steering:
         moment = deadline_utc(spec.deadline, now_utc=self._run.clock.utc())
         return moment, [f"that is {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(moment))}"]
 
-    def _relimit(self, spec: JobSpec, changed: Mapping[tuple[str, ...], Any]) -> None:
+    def _relimit(self, spec: JobSpec, changed: Collection[tuple[str, ...]]) -> None:
         if any(key[0] in {"concurrency", "models", "limit_groups"} for key in changed):
             self._lanes.relimit(spec, changed)
             for lane in self._lanes.by_name.values():
@@ -246,32 +251,27 @@ class Steering:
             if purse.overdrawn and any(lane.purse is purse for lane in self._lanes.by_name.values()):
                 self._run.overdrawn(purse)
 
-    async def _retry(self, request: dict[str, Any]) -> dict[str, Any]:
-        keys, model = [int(key) for key in request["rows"]], request.get("model")
+    async def _retry(self, keys: list[int], model: str | None) -> dict[str, Any]:
         if not self._files:
             raise SpecError("this run's rows come from a pipe or a program and can't be read again: retry when it has ended. Nothing was changed")
         if len(keys) > MOST_ROWS:
             raise SpecError(f"at most {MOST_ROWS} rows at once")
         if model is not None and model not in self._lanes.by_name:
             raise SpecError(f"this run doesn't use the model {model!r} (no route does): stop it, then retry and run again. Nothing was changed")
-        now, feeder = self._run.clock.utc(), self._feeder
+        now = self._run.clock.utc()
 
-        def work(connection: sqlite3.Connection) -> tuple[list[tuple[int, int, int]], int]:
+        def work(connection: sqlite3.Connection) -> list[tuple[int, int, int]]:
             found = finished_among(connection, keys)
             reopen(connection, [key for key, _, _ in found], reason="retry", now_utc=now, changed=False, pin=model)
-            return found, feeder.matched
+            return found
 
-        done = await self._note("retry", json.text({"rows": len(keys), "model": model}), work)
-        assert done is not None
-        found, matched = done
+        found = await self._note("retry", json.text({"rows": len(keys), "model": model}), work) or []
         for _, position, state in found:
-            if position < matched:
-                feeder.put_back.add(position, state)
+            self._feeder.put_back.add(position, state)
         self._say(f"{len(found):,} row{'' if len(found) == 1 else 's'} put back to pending")
         return {"said": [], "rows": len(found)}
 
-    async def _settle(self, request: dict[str, Any]) -> dict[str, Any]:
-        word, sum_pico, wanted = str(request["word"]), request.get("sum_pico"), bool(request.get("simulated"))
+    async def _settle(self, word: str, sum_pico: int | None, *, simulated: bool) -> dict[str, Any]:
         if sum_pico is not None and (not isinstance(sum_pico, int) or sum_pico < 0):
             raise SpecError("a sum can't be negative")
         now = self._run.clock.utc()
@@ -279,7 +279,7 @@ class Steering:
         def work(connection: sqlite3.Connection) -> tuple[Settled, bool, int]:
             before = last_settlement(connection)
             # Where there is one kind only, nobody needs to name it.
-            kind = wanted or set(open_attempts(connection, in_flight=False)) == {True}
+            kind = simulated or set(open_attempts(connection, in_flight=False)) == {True}
             return settle(connection, simulated=kind, billed_pico=sum_pico, word=word, now_utc=now, in_flight=False), kind, before
 
         done = await self._note("settle", word, work)
@@ -296,7 +296,7 @@ class Steering:
         return {"said": [], "settled": asdict(settled), "simulated": kind}
 
 
-def _parsed(texts: Any) -> dict[str, Any]:
+def _parsed(texts: list[str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for text in texts:
         try:

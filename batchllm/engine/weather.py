@@ -108,6 +108,8 @@ class Weather:
         lane.outage.fault(now, words)
         for group in lane.groups:
             first = group.refused(sent_at=end.sent_at, now=now, factor=0.5)
+            if first:
+                group.emptied(now)
             if hint is not None:
                 self._pause(lane, group, now, hint, words, say=first)
             elif first:

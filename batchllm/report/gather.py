@@ -41,7 +41,7 @@ class InputRows:
         patterns = spec.input_patterns(environ)
         if not patterns or "-" in patterns:
             raise SpecError("it didn't come from files")
-        self._files = files.resolve(patterns)
+        self._files = files.resolve(patterns, but=spec.own_files(environ))
         self._rows = self._chunks()
         self._last: Row | None = None
 

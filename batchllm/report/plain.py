@@ -36,12 +36,11 @@ class PlainLog:
         self._every_seconds = every_seconds
         self._stream = stream
         self._utc = utc
+        self._begun = False
         self._said_at: float | None = None
         self._last: Progress | None = None
 
     def __enter__(self) -> Self:
-        if not self._quiet:
-            self._line(f"{self._name}: started")
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -50,6 +49,11 @@ class PlainLog:
             self._last = None
 
     def __call__(self, event: Event) -> None:
+        if not self._begun:
+            # Not before: a spec that is wrong starts nothing.
+            self._begun = True
+            if not self._quiet:
+                self._line(f"{self._name}: started")
         match event:
             case Note():
                 self._note(event)

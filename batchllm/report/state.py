@@ -13,7 +13,7 @@ from typing import Any, Literal
 from batchllm.core.money import usd_from_pico
 from batchllm.engine.summary import RowCounts
 from batchllm.store import is_locked
-from batchllm.store.read import StoreReader, counts, error_codes, in_flight, money, rates, row_states, snapshot, spend_by_model
+from batchllm.store.read import StoreReader, counts, error_codes, in_flight, money, paused_since, rates, row_states, snapshot, spend_by_model
 from batchllm.store.settle import NOTHING_OPEN, open_attempts
 
 _RATE_SECONDS = 60.0
@@ -70,12 +70,16 @@ class JobState:
     """Of those, attempts whose bound isn't known either."""
     other_possibly_billed: int
     """The same of the other kind of dollars (simulated ones beside real ones)."""
+    unpriced: int
+    """Requests that cost something at a price that isn't known: they are not in `cost_pico`."""
     superseded_pico: int
     """Spent on answers that were replaced because their request changed."""
     requests_per_minute: float
     tokens_per_minute: float
     limited_by: str | None
     eta_seconds: float | None
+    paused_seconds: float | None = None
+    """How long a running job has been paused from a second terminal; None when it isn't."""
     models: Sequence[ModelSpend] = field(default_factory=tuple)
 
     def as_dict(self) -> dict[str, Any]:
@@ -119,6 +123,7 @@ def read_state(reader: StoreReader, *, results: str | None, now_utc: float) -> J
         codes = error_codes(connection)
         models = spend_by_model(connection)
         flying = in_flight(connection) if running else 0
+        paused = paused_since(connection, run["run"]) if running and run else None
         began = run.get("started_at", now_utc)
         # The run's own rate while it is younger than a minute.
         window = min(max(now_utc - began, 1.0), _RATE_SECONDS)
@@ -150,11 +155,13 @@ def read_state(reader: StoreReader, *, results: str | None, now_utc: float) -> J
         possibly_billed_pico=shown.worst_pico,
         possibly_billed_unknown=shown.unknown,
         other_possibly_billed=other.attempts,
+        unpriced=sums["unpriced"],
         superseded_pico=sums["superseded_pico"],
         requests_per_minute=per_minute,
         tokens_per_minute=used / window * 60,
-        limited_by=run.get("limited_by") if running else None,
-        eta_seconds=rows.pending / per_minute * 60 if running and rows.pending is not None and per_minute > 0 else None,
+        limited_by="pause" if paused is not None else run.get("limited_by") if running else None,
+        eta_seconds=rows.pending / per_minute * 60 if running and rows.pending is not None and per_minute > 0 and paused is None else None,
+        paused_seconds=max(now_utc - paused, 0.0) if paused is not None else None,
         models=tuple(
             ModelSpend(**{**model, "simulated": bool(model["simulated"]), "reserved_pico": model["reserved_pico"] or 0}) for model in models
         ),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from batchllm.core.money import text_usd
 from batchllm.report.state import JobState, ModelSpend
 from batchllm.report.text import about, clean, columns, counted, limited_words, number, rows, span
-from batchllm.report.words import attempt_words, error_words, money_words, row_words, token_words
+from batchllm.report.words import attempt_words, error_words, money_words, row_words, token_words, unpriced_words
 
 
 def state_lines(state: JobState, *, job: str) -> list[str]:
@@ -38,6 +38,8 @@ def state_lines(state: JobState, *, job: str) -> list[str]:
 
 def headline(state: JobState) -> str:
     """`running for 4:02`, `finished`, `stopped by budget`."""
+    if state.paused_seconds is not None:
+        return f"paused for {span(state.paused_seconds)}, {state.in_flight:,} in flight (running for {span(state.seconds)})"
     if state.state == "running":
         return f"running for {span(state.seconds)}, {state.in_flight:,} in flight"
     if state.state == "finished":
@@ -48,7 +50,7 @@ def headline(state: JobState) -> str:
 def speed_words(state: JobState) -> str:
     """`3,012 requests/min, 398,200 tokens/min, limited by tpm (tokens per minute)`."""
     words = f"{number(state.requests_per_minute)} requests/min, {number(state.tokens_per_minute)} tokens/min"
-    limited = limited_words(state.limited_by)
+    limited = limited_words(state.limited_by) if state.paused_seconds is None else ""
     return f"{words}, {limited}" if limited else words
 
 
@@ -59,7 +61,7 @@ def one_line(state: JobState) -> str:
 
 
 def _spent(state: JobState) -> str:
-    words = money_words(state.cost_pico, state.reserved_pico, simulated=state.simulated)
+    words = money_words(state.cost_pico, state.reserved_pico, simulated=state.simulated) + unpriced_words(state.cost_pico, state.unpriced)
     return f"{words} of {text_usd(state.cap_pico)}" if state.cap_pico is not None else words
 
 
@@ -75,6 +77,8 @@ def _steps(state: JobState, job: str) -> Iterator[str]:
             worst = "simulated" if not state.simulated else "real"
         attempts = state.possibly_billed or state.other_possibly_billed
         yield f"{counted(attempts, 'request')} may have been billed ({worst}): batchllm settle {job}"
+    if state.paused_seconds is not None:
+        yield f"let it go on: batchllm continue {job}"
     if state.rows.failed:
         yield f"{rows(state.rows.failed)} failed, see why: batchllm errors {job}"
     if state.state == "stopped":

@@ -91,7 +91,7 @@ LIMITED_BY = {
     "tpd": "limited by tpd (tokens per day)",
     "concurrency": "limited by concurrency (requests in flight)",
     "budget": "limited by the budget (waiting for money that is held)",
-    "pause": "paused (the provider asked to wait, or is down)",
+    "pause": "paused (by `batchllm pause`, or the provider asked to wait, or is down)",
     "latency": "limited by the provider's latency",
     "input": "limited by reading the input",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from batchllm.core.money import pico_from_usd, text_usd
+from batchllm.core.nouns import INPUT_CODES
 from batchllm.engine.summary import RowCounts, Summary
 from batchllm.report.text import clean, columns, counted, rows, span
 
@@ -15,6 +16,17 @@ def money_words(spent_pico: int | None, reserved_pico: int, *, simulated: bool) 
     if reserved_pico:
         words += f" (at most {text_usd((spent_pico or 0) + reserved_pico)})"
     return words
+
+
+def unpriced_words(spent_pico: int | None, unpriced: int) -> str:
+    """What a sum of known costs leaves out."""
+    if not unpriced:
+        return ""
+    return (
+        f" ({counted(unpriced, 'request')} at an unknown price)"
+        if spent_pico is None
+        else f", and {counted(unpriced, 'request')} at an unknown price"
+    )
 
 
 def row_words(counts: RowCounts) -> str:
@@ -78,7 +90,7 @@ def summary_lines(summary: Summary, *, job: str, simulated: bool) -> list[str]:
     if summary.errors:
         table.append(("errors", error_words(summary.errors)))
     table += [
-        ("spent", money_words(spent, pico_from_usd(summary.reserved_usd), simulated=simulated)),
+        ("spent", money_words(spent, pico_from_usd(summary.reserved_usd), simulated=simulated) + unpriced_words(spent, summary.unpriced)),
         ("tokens", token_words(tokens)),
         ("sent", attempt_words(summary.attempts, summary.retries, summary.refusals)),
     ]
@@ -100,6 +112,7 @@ def next_steps(summary: Summary, *, job: str) -> Iterator[str]:
         yield f"go on: batchllm run {job}"
     if summary.rows.failed:
         yield f"{rows(summary.rows.failed)} failed, see why: batchllm errors {job}"
-        yield f"try them again: batchllm run {job} --retry-failed"
+        if not summary.errors or any(code not in INPUT_CODES for code in summary.errors):
+            yield f"try them again: batchllm run {job} --retry-failed"
     if summary.reserved_usd:
         yield f"{text_usd(pico_from_usd(summary.reserved_usd))} is held for requests that may have been billed: batchllm settle {job}"

@@ -47,8 +47,9 @@ class InputFile:
         return "\t" if suffixes[-2 if self.compression else -1] == ".tsv" else ","
 
 
-def resolve(patterns: Sequence[str], *, base: Path | None = None) -> tuple[InputFile, ...]:
-    """The input files of all patterns (absolute paths or globs, `**` too), in a stable order.
+def resolve(patterns: Sequence[str], *, base: Path | None = None, but: Sequence[Path] = ()) -> tuple[InputFile, ...]:
+    """The input files of all patterns (absolute paths or globs, `**` too), in a stable order. Globs leave out the files in `but`: `*.jsonl` must not
+    take in what an earlier run of the job wrote.
 
     Names are shown relative to `base` (default: the current folder) where that is shorter. Raises `SpecError` with all problems at once.
     """
@@ -56,7 +57,7 @@ def resolve(patterns: Sequence[str], *, base: Path | None = None) -> tuple[Input
     found: dict[Path, InputFile] = {}
     for pattern in patterns:
         try:
-            for path in _matches(pattern):
+            for path in _matches(pattern, but):
                 found.setdefault(path, _look(path, base or Path.cwd()))
         except SpecError as error:
             problems.extend(error.problems)
@@ -67,14 +68,23 @@ def resolve(patterns: Sequence[str], *, base: Path | None = None) -> tuple[Input
     return tuple(found.values())
 
 
-def _matches(pattern: str) -> list[Path]:
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, or would."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.absolute() == other.absolute()
+
+
+def _matches(pattern: str, but: Sequence[Path]) -> list[Path]:
     # A file whose very name holds glob characters is meant literally.
     if os.path.lexists(pattern) or not glob.has_magic(pattern):
         return [Path(os.path.abspath(pattern))]  # noqa: PTH100 - resolve() would follow links and show another name than the user's
     paths = [Path(os.path.abspath(match)) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH100, PTH207 - as above; the pattern is absolute
-    files = [path for path in paths if not path.is_dir()]
+    files = [path for path in paths if not path.is_dir() and not any(is_same(path, own) for own in but)]
     if not files:
-        raise SpecError(Problem(path="input", message=f"{pattern}: no file matches; check the folder and the pattern"))
+        more = " (results of this job aside)" if any(not path.is_dir() for path in paths) else ""
+        raise SpecError(Problem(path="input", message=f"{pattern}: no file matches{more}; check the folder and the pattern"))
     return files
 
 

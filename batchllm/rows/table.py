@@ -133,7 +133,7 @@ def read_table(
             yield Record(
                 line,
                 {},
-                problem=f"has {len(cells)} cells, the header has {width}; quote cells that hold the delimiter {delimiter!r}",
+                problem=f"has {len(cells)} cells, the header has {width}; {_other_delimiter(header) or f'quote cells that hold the delimiter {delimiter!r}'}",
                 digest=feed.digest(),
             )
         else:
@@ -146,6 +146,12 @@ def read_table(
                     record.digest = feed.digest()
                     break
             yield record
+
+
+def _other_delimiter(header: Sequence[str]) -> str:
+    """What to say about a header of one cell that seems to hold several."""
+    found = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+    return f"is it separated by {found!r}? Then say so: input: {{path: ..., delimiter: {json.text(found)}}}" if found is not None else ""
 
 
 def _header(feed: _Feed, reader: Iterator[list[str]], name: str) -> list[str]:

@@ -59,7 +59,7 @@ def altered(ask: Ask, answer: Answer, fault: str) -> Answer:
             call = first.tool_call or ToolCall(id="call_simulated", name=ask.tool.name if ask.tool else "lookup", arguments="")
             changed = Choice(text=None, finish="tool", tool_call=replace(call, arguments='{"query": "unfinish'))
         case "refusal":
-            changed = Choice(text=None, finish="stop", refusal=_REFUSAL)
+            changed = Choice(text=None, finish="stop", refusal=_REFUSAL if ask.cap is None else cut(_REFUSAL, ask.cap))
         case "content_filter":
             changed = Choice(text=None, finish="filter")
         case "finish_error":

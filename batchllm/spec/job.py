@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from batchllm.core import json
+from batchllm.core.errors import Problem
+from batchllm.spec.changes import apply
 from batchllm.spec.deadline import FORMS, is_deadline
-from batchllm.spec.findings import Written, shown
+from batchllm.spec.findings import Finding, Written, locate, shown
 from batchllm.spec.model import ModelSpec, Request
 from batchllm.spec.parts import (
     BudgetSpec,
@@ -159,6 +161,11 @@ class JobSpec(Part):
             return None
         return self.folder / (expand(self.results, environ, key="results") if self.results is not None else f"{self.name}.results.jsonl")
 
+    def own_files(self, environ: Mapping[str, str]) -> tuple[Path, ...]:
+        """What runs of this job write, also with --simulate: no glob of the input means these."""
+        paths = [self.store_path(environ), self.results_path(environ), *(self.folder / f"{self.name}{kind}.results.jsonl" for kind in ("", ".sim"))]
+        return tuple(path for path in paths if path is not None)
+
     def input_patterns(self, environ: Mapping[str, str]) -> tuple[str, ...]:
         """Paths and globs of the input, relative ones put under the folder; `-` (stdin) stays. Empty without an input."""
         if self.input is None:
@@ -173,6 +180,19 @@ class JobSpec(Part):
         from batchllm.spec.assemble import assemble
 
         return assemble(self._source, changes=dotted, label=None)
+
+    def placed(self, problem: Problem) -> Problem:
+        """A problem that was found later, with line and column of the key it names; one that isn't about a key of this spec stays as it is."""
+        own = str(self.path) if self.path is not None else None
+        written = self._source.written
+        if problem.path is None or problem.line is not None or problem.file not in {None, own, written.file}:
+            return problem
+        steps = tuple(int(step) if step.isdecimal() else step for step in problem.path.replace("[", ".").replace("]", "").split("."))
+        if steps[0] not in type(self).model_fields:
+            return problem
+        changed, _ = apply(written, self._source.changes, label="--set")
+        (found,) = locate([Finding(path=steps, message=problem.message)], changed)
+        return replace(found, path=problem.path)
 
     def simulated(self) -> JobSpec:
         """This job with every model simulated (`run --simulate`): model ids, prices, limits and seeds stay; store and results become `<name>.sim.*`. Changes come first: they start from the spec as written."""

@@ -43,6 +43,11 @@ def has_variables(text: str) -> bool:
     return any(match[0] != "$$" for match in _MARK.finditer(text))
 
 
+def values(text: str, environ: Mapping[str, str]) -> list[str]:
+    """What the variables of a text hold: to be kept out of messages."""
+    return [environ[match[1]] for match in _MARK.finditer(text) if match[0] != "$$" and match[1] in environ]
+
+
 def literal(text: str) -> str:
     """A text, such as a path from the command line, that expands to itself."""
     return text.replace("$", "$$")

@@ -26,7 +26,9 @@ def addresses(store: Path) -> Iterator[Path]:
     if len(os.fsencode(beside)) <= _MOST_BYTES:
         yield beside
     name = sha256(os.fsencode(os.path.realpath(store))).hexdigest()[:24]
-    yield Path(tempfile.gettempdir()) / f"batchllm-{os.geteuid()}" / f"{name}.sock"
+    elsewhere = Path(tempfile.gettempdir()) / f"batchllm-{os.geteuid()}" / f"{name}.sock"
+    if len(os.fsencode(elsewhere)) <= _MOST_BYTES:
+        yield elsewhere
 
 
 def make_folder(address: Path, store: Path) -> None:

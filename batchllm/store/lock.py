@@ -8,13 +8,28 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from batchllm.core.errors import StoreBusy, StoreError
 
+_MOMENTS, _MOMENT_SECONDS = 10, 0.003
+
 
 def _lock_path(store: Path) -> Path:
     return store.with_name(store.name + ".lock")
+
+
+def _flock(fd: int) -> None:
+    """Takes the lock. Who only asks (`is_locked`: a `status` on a timer) holds it for an instant, too; that is waited out."""
+    for _ in range(_MOMENTS):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_MOMENT_SECONDS)
+        else:
+            return
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class StoreLock:
@@ -31,7 +46,7 @@ class StoreLock:
         except OSError as error:
             raise StoreError(f"{self._path.parent}: can't write here ({error.strerror}); choose another place with --store") from error
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(fd)
         except BlockingIOError:
             holder = os.pread(fd, 64, 0).decode(errors="replace").strip() or "unknown"
             os.close(fd)

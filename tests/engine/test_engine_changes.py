@@ -241,3 +241,16 @@ def test_an_answer_that_came_from_a_script_is_the_answer(world):
         "usage": {"input_tokens": 7, "output_tokens": 3, "cached_input_tokens": 0, "cache_write_tokens": 0, "reasoning_tokens": 0},
         "cost_usd": pytest.approx(13e-6), "attempts": 1, "latency_seconds": 0.25, "shared_from": None, "input": None, "error": None,
     }  # fmt: skip
+
+
+def test_rows_that_name_a_foreign_model_are_counted_in_one_warning(world):
+    """Also on the run after a change of the input, whose comparison looks at every row once more."""
+    lines = [
+        {"custom_id": f"r{i}", "method": "POST", "url": "/v1/chat/completions", "body": {"model": name, "messages": [{"role": "user", "content": f"hi {i}"}]}}
+        for i, name in enumerate(("m", "other", "other"))
+    ]
+    w = world(lines, prompt=None)
+    assert w.run().exit_code == 0
+    w.put([*lines, {**lines[1], "custom_id": "r3"}])
+    assert w.run().exit_code == 0
+    assert [note.text.split()[0] for note in w.notes if note.level == "warning"] == ["2", "1"]

@@ -168,7 +168,7 @@ def test_alerts_come_once_each_and_not_again_on_a_resume(world):
 
 def test_an_unknown_price_is_not_made_a_zero_by_what_cost_nothing(world):
     """A refused request cost nothing; the answer after it cost nobody knows what. Neither the row nor the job is free."""
-    script = Scripted(lambda nth, text, now: (0.1, bad(500) if nth == 0 else good()))
+    script = Scripted(lambda nth, text, now: (0.1, bad(429) if nth == 0 else good()))
     model = {"provider": "openai-compatible", "model": "my-own", "base_url": "http://localhost/v1", "api_key_env": "none"}
     w = world(3, models={"m": {**model, "price": None}}, scripts={"m": script}, concurrency=1)
     summary = w.run()

@@ -174,7 +174,7 @@ class World:
 
         return run_virtual(timed)
 
-    async def go(self, options: RunOptions | None = None, *, ask: str | None = None, on_result: Any = None, **keys: Any) -> Summary:
+    async def go(self, options: RunOptions | None = None, *, ask: str | None = None, on_result: Any = None, on_start: Any = None, **keys: Any) -> Summary:
         clock = WorldClock(self.elapsed)
         self.dead = False
         transports: dict[str, Any] = {name: _Wire(SimulatedTransport(simulator, clock), self) for name, simulator in self.sims.items()}
@@ -190,6 +190,7 @@ class World:
             transports=lambda name, _: transports.get(name),
             ask_change=(lambda _: ask) if ask is not None else None,
             on_result=on_result,
+            on_start=on_start,
         )
         return await run_job(build({**self.keys, **keys}, folder=self.folder), deps, options or RunOptions())
 

@@ -158,6 +158,37 @@ class TestPurse:
         purse.settle(10, cost_pico=25, maybe=False)
         assert (purse.spent_pico, purse.overdrawn, purse.fits(0)) == (115, True, False)
 
+    @pytest.mark.parametrize(
+        ("cap", "cost", "maybe", "overdrawn"),
+        [
+            (60, 5, False, False),  # 40 spent and 40 held: what is held may come back, and does
+            (60, 20, False, False),
+            (60, 21, False, True),  # it didn't come back
+            (60, None, True, True),  # it may have been spent
+            (39, 0, False, True),  # spent already
+        ],
+    )
+    def test_a_lowered_cap_is_passed_by_what_is_spent_not_by_what_is_held(self, cap, cost, maybe, overdrawn):
+        purse = Purse(cap_pico=100, spent_pico=40, pinned_pico=0)
+        purse.hold(10)
+        purse.hold(40)
+        purse.set_cap(cap)
+        assert (purse.lowered, purse.fits(0)) == (True, False)
+        purse.settle(10, cost_pico=0, maybe=False)
+        assert purse.overdrawn is (cap < 40)
+        purse.settle(40, cost_pico=cost, maybe=maybe)
+        assert purse.overdrawn is overdrawn
+        purse.set_cap(200)
+        assert (purse.lowered, purse.overdrawn, purse.fits(100)) == (False, False, True)
+
+    def test_under_a_lowered_cap_billing_above_the_bound_is_still_seen(self):
+        purse = Purse(cap_pico=100, spent_pico=0, pinned_pico=0)
+        purse.hold(40)
+        purse.hold(40)
+        purse.set_cap(60)
+        purse.settle(40, cost_pico=45, maybe=False)
+        assert purse.overdrawn
+
     def test_what_may_have_been_billed_stays_pinned(self):
         purse = Purse(cap_pico=100, spent_pico=0, pinned_pico=30)
         assert not purse.fits(71)

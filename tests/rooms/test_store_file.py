@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import stat
@@ -13,7 +14,7 @@ import pytest
 
 from batchllm.core.errors import StoreError
 from batchllm.store import Deployment, Store, is_locked
-from batchllm.store.read import StoreReader
+from batchllm.store.read import StoreReader, paused_since
 
 
 def opened(path, name="job", **more) -> Store:
@@ -33,6 +34,15 @@ def test_a_second_open_is_refused_with_the_process_in_its_message(path):
     store.close()
     assert is_locked(path) is None
     opened(path).close()
+
+
+def test_who_only_asks_whether_a_run_is_there_is_in_nobodys_way(path, monkeypatch):
+    opened(path).close()
+    asking = os.open(f"{path}.lock", os.O_RDWR)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    monkeypatch.setattr("batchllm.store.lock.time.sleep", lambda _: fcntl.flock(asking, fcntl.LOCK_UN))
+    opened(path).close()
+    os.close(asking)
 
 
 def test_another_process_holds_it_until_it_is_killed(path):
@@ -185,3 +195,17 @@ def test_durability_is_what_the_spec_says(path):
     for word, level in (("full", 2), ("normal", 1)):
         with closing(opened(path, durability=word)) as store:
             assert store.connection.execute("PRAGMA synchronous").fetchone() == (level,)
+
+
+def test_a_store_of_an_older_version_gets_what_is_new(path):
+    with closing(opened(path)) as store:
+        # As version 1 left it.
+        store.connection.executescript(
+            "DROP TABLE changes; DROP INDEX rows_pin; PRAGMA user_version = 1; DELETE FROM _sqlite_migrations WHERE name = '0002_changes'"
+        )
+    with StoreReader(path) as reader:
+        assert paused_since(reader.connection, 1) is None
+    with closing(opened(path)) as store:
+        assert store.connection.execute("SELECT count(*) FROM changes").fetchone() == (0,)
+        assert store.connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert store.pins() == []

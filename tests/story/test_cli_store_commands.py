@@ -475,7 +475,8 @@ def test_retries_that_are_refused_change_nothing(job, call, args, words):
 
 
 @pytest.mark.parametrize("args", [("retry", "job.yaml"), ("settle", "job.yaml", "--billed", "none")])
-def test_a_running_job_is_not_changed(job, call, args):
+def test_a_store_that_something_holds_is_not_changed(job, call, args, monkeypatch):
+    monkeypatch.setattr("batchllm.cli._steer.PATIENCE_SECONDS", 0.1)
     lock = StoreLock(job)
     lock.take()
     try:

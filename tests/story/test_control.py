@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +87,7 @@ def test_stop_drains_as_ctrl_c_does(world: World, paused: bool) -> None:
 
 
 def test_set_makes_it_faster(world: World) -> None:
-    provider, run = started(world, rows=400, latency_ms=100, model={"limits": {"rpm": 600, "concurrency": 2}}, concurrency=8)
+    _, run = started(world, rows=400, latency_ms=100, model={"limits": {"rpm": 600, "concurrency": 2}}, concurrency=8)
     limits = ["models.m.limits.rpm=600000", "models.m.limits.concurrency=64", "concurrency=100"]
     said = world.run("set", "job.yaml", *limits, "max_failed=3", "deadline=2h").expect(0)
     for words in ("models.m.limits.rpm: 600 -> 600000", "concurrency: 8 -> 100", "max_failed: null -> 3", "deadline: null -> 2h"):
@@ -102,23 +105,11 @@ def test_set_makes_it_faster(world: World) -> None:
 
 def test_set_that_is_wrong_changes_nothing(world: World) -> None:
     _, run = started(world)
-    world.run("pause", "job.yaml").expect(0)
-    for words, mend in (
-        (["concurrency=9", "budget.usd=-1"], "budget.usd: must be at least 0"),
-        (["concurrency=9", "budgt.usd=1"], "did you mean `budget`"),
-        (["concurrency=9", "models.n.limits.rpm=5"], "no model 'n'; there are: m"),
-        (["concurrency=9", "models.m.limits.rpm=0"], "a limit of 0 would never send"),
-        (["concurrency=9", "prompt=x"], "prompt can't be changed while the job runs; stop it, then run it with --set prompt=x"),
-        (["concurrency=9", "retry.max_attempts=3"], "retry.max_attempts can't be changed"),
-        (["concurrency"], "expected KEY=VALUE"),
-        (["deadline=25:00"], "expected a local time"),
-    ):
-        said = world.run("set", "job.yaml", *words).expect(2)
-        assert mend in said.err
-        assert "--set:" not in said.err
-    assert changes(world) == [("pause", None)]
+    said = world.run("set", "job.yaml", "concurrency=9", "budget.usd=-1").expect(2)
+    assert "error: budget.usd: must be at least 0, got -1" in said.err
     world.run("stop", "job.yaml").expect(0)
     finish(run, 130)
+    assert changes(world) == [("stop", None)]
 
 
 def test_a_budget_below_what_is_spent_books_the_truth_and_ends_with_3(world: World) -> None:
@@ -177,7 +168,7 @@ def test_nothing_runs(world: World) -> None:
     world.rows(3)
     job = world.job(None)
     world.run("run", job).expect(0)
-    for command in (["pause"], ["continue"], ["stop"], ["set", "budget.usd=3"]):
+    for command in (["stop"], ["set", "budget.usd=3"]):
         said = world.run(command[0], "job.yaml", *command[1:]).expect(2)
         assert f"nothing to {command[0]}" in said.err
         assert "batchllm run job.yaml" in said.err
@@ -202,8 +193,8 @@ def test_what_a_killed_run_leaves_is_not_believed(world: World) -> None:
 def test_a_store_whose_path_is_too_long_for_a_socket(world: World) -> None:
     deep = world.folder / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)
-    temporary = world.folder / "t"
-    temporary.mkdir()
+    # pytest's own folders are too deep for a socket.
+    temporary = Path(tempfile.mkdtemp(prefix="b"))
     world.environ["TMPDIR"] = str(temporary)
     try:
         _, run = started(world, store=str(deep / "job.db"))
@@ -214,6 +205,7 @@ def test_a_store_whose_path_is_too_long_for_a_socket(world: World) -> None:
         assert not place.exists()
     finally:
         del world.environ["TMPDIR"]
+        shutil.rmtree(temporary)
 
 
 def test_the_socket_takes_nothing_but_its_verbs(world: World) -> None:
@@ -223,8 +215,8 @@ def test_the_socket_takes_nothing_but_its_verbs(world: World) -> None:
         (b"garbage\n", "doesn't know what this asks for"),
         (b"[1]\n", "doesn't know what this asks for"),
         (b'{"do": "exec", "code": "1"}\n', "doesn't know what this asks for"),
-        (b'{"do": "set"}\n', "can't read this request"),
-        (b'{"do": "retry", "rows": ["x"]}\n', "can't read this request"),
+        (b'{"do": "set"}\n', "can't do what this asks for"),
+        (b'{"do": "retry", "rows": ["x"]}\n', "can't do what this asks for"),
         (b'{"do": "retry", "rows": [1], "model": "n"}\n', "doesn't use the model 'n'"),
         (b'{"do": "settle", "word": "x", "sum_pico": -1}\n', "negative"),
     ):
@@ -256,12 +248,19 @@ def test_only_the_same_user_may_ask(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not is_same_user(ours)
 
 
-def test_a_place_that_others_may_meddle_with_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t"))
-    (tmp_path / "t").mkdir()
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder with a short path: pytest's own are too deep for a socket."""
+    folder = Path(tempfile.mkdtemp(prefix="b"))
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_place_that_others_may_meddle_with_is_not_used(tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = tmp_path / ("x" * 120) / "job.db"
     (address,) = addresses(store)
-    assert address.parent.parent == tmp_path / "t"
+    assert address.parent.parent == short
     make_folder(address, store)
     make_folder(address, store)
     address.parent.chmod(0o770)

@@ -56,7 +56,7 @@ def test_what_only_the_input_shows_has_its_place_in_the_spec(world: World, keys:
     said = world.run("run", "job.yaml").expect(2).err
     assert words in said
     line, column = said.removeprefix("error: job.yaml:").split(":")[:2]
-    key = words.split(":")[0].split(".")[-1]
+    key = words.partition(":")[0].rpartition(".")[2]
     # The value, where it stands on its key's line.
     before = job.read_text().splitlines()[int(line) - 1]
     assert f'"{key}"' in before

@@ -1,0 +1,332 @@
+"""The provider's audit log against the store, after every life and at the end: the guarantees of contract 6, one function each.
+
+The audit log is the bill; the store is what we say it is. Both name every request alike (job, row, attempt), so each request is looked at in both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batchllm.core.errors import StoreError
+from batchllm.core.money import pico_from_usd
+from batchllm.engine import Summary
+from batchllm.simulator import Simulator
+from batchllm.simulator.audit import Record
+from batchllm.simulator.faults import BY_NAME
+from batchllm.spec import JobSpec
+from batchllm.verify.findings import Findings
+from batchllm.verify.plan import PRICES, Plan
+
+if TYPE_CHECKING:
+    from batchllm.verify.world import Process
+
+Reference = Callable[[tuple[str, ...] | None], list[dict[str, Any]]]
+_DIFFERS = ("attempts", "latency_seconds", "cost_usd")
+_REFUSALS = frozenset({"outage", "limit", "concurrency", "refuse", "502", "529", "498", "slow_down", "resource_unavailable", "402_retry_after"})
+"""What the audit calls faults that say "not now", or that nobody is there; further those that begin with 429 and 503."""
+_PAID = frozenset({"500", "504", "524", "stall", "stall_mid", "half_json", "html_200", "empty_200", "error_200", "finish_error", "no_choices"})
+"""Faults of which a row bears three, whatever `max_attempts` says."""
+_FRAME_TOKENS = 64
+"""More than a prompt has besides its text."""
+
+
+class _Entry(NamedTuple):
+    """An attempt in the ledger."""
+
+    row_key: int
+    attempt: int
+    model: str
+    run: int
+    outcome: str
+    counted: int
+    billed: str
+    reserved_pico: int | None
+    cost_pico: int | None
+    settled: int | None
+
+
+_LEDGER = """
+SELECT l.row_key, l.attempt, d.name, l.run, l.outcome, l.counted, l.billed, l.reserved_pico, l.cost_pico, l.settled
+FROM attempt_log l JOIN deployments d ON d.deployment = l.deployment
+"""
+_COSTS = """
+SELECT a.row_key, a.cost_pico, a.attempts, (SELECT sum(l.cost_pico) FROM attempt_log l WHERE l.row_key = a.row_key AND l.attempt > r.cost_after),
+       (SELECT coalesce(max(l.attempt), 0) FROM attempt_log l WHERE l.row_key = a.row_key)
+FROM answers a JOIN rows r ON r.row_key = a.row_key
+"""
+
+
+def refused(fault: str | None) -> bool:
+    """Whether the provider said "not now", or was not there."""
+    return fault is not None and (fault in _REFUSALS or fault.startswith(("429", "503")))
+
+
+class Judge:
+    """One per seed."""
+
+    def __init__(self, plan: Plan, findings: Findings, sims: Mapping[str, Simulator]) -> None:
+        self._plan = plan
+        self._findings = findings
+        self._sims = sims
+        self._answers: dict[int, tuple[Any, ...]] = {}
+        self._most_pico = 0
+        """The largest cap so far, or what was there when a lower one came."""
+        self._capped = True
+        self._limit_refusals = 0
+
+    @property
+    def _bill_pico(self) -> int:
+        return sum(simulator.audit.cost_pico for simulator in self._sims.values())
+
+    @property
+    def overshoot_pico(self) -> int:
+        """By how much the bill went past the largest cap."""
+        return max(0, self._bill_pico - self._most_pico) if self._capped else 0
+
+    def before(self) -> None:
+        """A life begins."""
+        self._limit_refusals = self._refused_by_limits()
+
+    def _refused_by_limits(self) -> int:
+        return sum(simulator.audit.by_fault["limit"] + simulator.audit.by_fault["concurrency"] for simulator in self._sims.values())
+
+    def bill_of_open(self, connection: sqlite3.Connection) -> int:
+        """What the provider really billed for the possibly billed attempts."""
+        bills = {_name(record): record.cost_pico or 0 for record in self._records()}
+        return sum(bills.get((entry.row_key, entry.attempt), 0) for entry in _ledger(connection) if entry.billed == "maybe")
+
+    def _records(self) -> Iterator[Record]:
+        for simulator in self._sims.values():
+            yield from simulator.audit.records
+
+    # After a life.
+
+    def raised(self, process: Process, error: BaseException, *, disk_failed: bool) -> None:
+        """A run that ended in an exception: only the disk may do that."""
+        if isinstance(error, StoreError) and disk_failed:
+            return
+        text = "".join(traceback.format_exception(error)).strip()
+        self._findings.add(f"{process.where}: {text}")
+
+    def after(self, process: Process, folder: Path, spec: JobSpec, summary: Summary | None, *, disk_failed: bool) -> None:
+        """The store that a life left."""
+        with _opened(folder) as connection:
+            if connection is None:
+                self._findings.check(not process.told, f"{process.where}: results were announced, and there is no store")
+                return
+            where = process.where
+            self._told_is_there(process, connection)
+            self._answers_stand(where, connection)
+            entries = list(_ledger(connection))
+            self._money(where, spec, entries)
+            if summary is not None:
+                self._ended_well(process, spec, summary, entries, connection)
+                self._findings.check(not disk_failed, f"{where}: a commit failed, and the run ended with exit {summary.exit_code}")
+        self._limits_kept(process)
+
+    def _told_is_there(self, process: Process, connection: sqlite3.Connection) -> None:
+        there = {row: (status, output) for row, status, output in connection.execute("SELECT row, status, output FROM results")}
+        for row, result in process.told.items():
+            if there.get(row) != (result.status, result.output):
+                self._findings.add(f"{process.where}: the result of row {row} was announced as committed, the store says {there.get(row)}")
+
+    def _answers_stand(self, where: str, connection: sqlite3.Connection) -> None:
+        now = {key: rest for key, *rest in connection.execute("SELECT row_key, status, output, attempts, fingerprint, cost_pico FROM answers")}
+        replaced = {key for (key,) in connection.execute("SELECT row_key FROM history")}
+        settled = connection.execute("SELECT count(*) FROM settlements").fetchone()[0]
+        upto = 4 if settled else 5
+        for key, before in self._answers.items():
+            if key not in replaced and (key not in now or list(before[:upto]) != now[key][:upto]):
+                self._findings.add(f"{where}: the committed answer of row_key {key} was {before}, is {now.get(key)}")
+        self._answers = {key: tuple(rest) for key, rest in now.items()}
+
+    def _money(self, where: str, spec: JobSpec, entries: list[_Entry]) -> None:
+        held = sum((entry.cost_pico or 0) + ((entry.reserved_pico or 0) if entry.billed == "maybe" else 0) for entry in entries)
+        bill = self._bill_pico
+        if bill > held:
+            self._findings.add(f"{where}: the bill is {bill} pico-dollars, spent + possibly billed only {held}")
+        if spec.budget.usd is None:
+            self._capped = False
+        else:
+            self._most_pico = max(self._most_pico, pico_from_usd(spec.budget.usd))
+        if self._capped and held > self._most_pico:
+            self._findings.add(f"{where}: spent + reserved is {held} pico-dollars, the largest cap so far was {self._most_pico}")
+        if self._capped and bill > self._most_pico:
+            self._findings.add(f"{where}: the bill is {bill} pico-dollars, the largest cap so far was {self._most_pico}")
+
+    def _ended_well(self, process: Process, spec: JobSpec, summary: Summary, entries: list[_Entry], connection: sqlite3.Connection) -> None:
+        where, life, check = process.where, process.life, self._findings.check
+        check(not any(entry.outcome == "in_flight" for entry in entries), f"{where}: an attempt is still in flight after the run's end")
+        rows = summary.rows
+        match summary.exit_code, summary.stopped_by:
+            case 0, None:
+                check(rows.failed == 0 and rows.pending == 0, f"{where}: exit 0 with {rows}")
+            case 1, None:
+                check(rows.failed > 0 and rows.pending == 0, f"{where}: exit 1 with {rows}")
+            case 3, "budget":
+                self._used_up(where, spec, entries)
+            case 3, "deadline":
+                check(spec.deadline is not None, f"{where}: stopped by a deadline that nobody set")
+            case 4, "outage":
+                moody = any(settings["faults"] or settings.get("outages") or settings.get("concurrency") for settings in self._plan.sims.values())
+                check(moody or not self._plan.honest, f"{where}: stopped by an outage of a provider that is well: {summary.message}")
+            case 4, "provider":
+                check(life.locked, f"{where}: stopped by a provider that lets everybody in: {summary.message}")
+            case 130, "stop":
+                check(life.end == "interrupt", f"{where}: interrupted by nobody")
+            case other:
+                self._findings.add(f"{where}: ended with {other}: {summary.message}")
+        spent = sum(entry.cost_pico or 0 for entry in entries)
+        check(abs((summary.cost_usd or 0.0) - spent / 1e12) < 1e-11, f"{where}: the summary says {summary.cost_usd} USD, the ledger {spent / 1e12}")
+        for key, cost, attempts, known, sent in connection.execute(_COSTS):
+            check(cost == known, f"{where}: row_key {key} says that it cost {cost} pico-dollars, its attempts {known}")
+            check(attempts == sent, f"{where}: row_key {key} says {attempts} attempts, the ledger {sent}")
+
+    def _used_up(self, where: str, spec: JobSpec, entries: list[_Entry]) -> None:
+        if spec.budget.usd is None:
+            self._findings.add(f"{where}: stopped by a budget that nobody set")
+            return
+        held = sum((entry.cost_pico or 0) + ((entry.reserved_pico or 0) if entry.billed == "maybe" else 0) for entry in entries)
+        left = pico_from_usd(spec.budget.usd) - held
+        longest = max(len(str(line).encode()) for line in self._plan.final_rows)
+        dearest = PRICES["b" if "b" in self._plan.sims else "a"]
+        next_pico = ((longest + _FRAME_TOKENS) * dearest["input"] + self._plan.keys["request"]["max_tokens"] * dearest["output"]) * 1e6
+        self._findings.check(
+            left < next_pico, f"{where}: stopped by the budget with {left} pico-dollars to spare, a request is at most {next_pico:.0f}"
+        )
+
+    def _limits_kept(self, process: Process) -> None:
+        """No refusal by limits that were declared as they are: in lives that began at full buckets, and whose requests left as they were let through."""
+        fresh = process.where == "life 1" or process.life.wait_seconds >= 60
+        more = self._refused_by_limits() - self._limit_refusals
+        declared = all(model["limits"] != "none" and model["limits"] is not None for model in self._plan.keys["models"].values())
+        if self._plan.honest and declared and fresh and process.life.calm and more:
+            self._findings.add(f"{process.where}: {more} requests ran into the declared limits")
+
+    # At the end.
+
+    def end(self, folder: Path, reference: Reference) -> None:
+        """The finished job."""
+        with _opened(folder) as connection:
+            assert connection is not None
+            entries = {(entry.row_key, entry.attempt): entry for entry in _ledger(connection)}
+            keys = dict(connection.execute("SELECT row, row_key FROM rows WHERE row IS NOT NULL").fetchall())
+        faults = self._requests(entries)
+        path = folder / "t.results.jsonl"
+        self._findings.check(path.exists(), "there is no results file")
+        if path.exists():
+            from batchllm.core import json
+
+            self._results([json.loads(line) for line in path.read_bytes().splitlines()], keys, faults, reference)
+
+    def _requests(self, entries: Mapping[tuple[int, int], _Entry]) -> dict[tuple[int, str], list[Record]]:
+        """Each request, in the provider's log and in ours. Returns by (row key, model) those that count as tries."""
+        counting: dict[tuple[int, str], list[Record]] = defaultdict(list)
+        arrived: set[tuple[int, int]] = set()
+        add = self._findings.add
+        for record in self._records():
+            name = _name(record)
+            entry = entries.get(name)
+            if name in arrived:
+                add(f"{_request(record)} arrived twice")
+            arrived.add(name)
+            if entry is None:
+                add(f"{_request(record)} arrived and is not in the ledger")
+                continue
+            cost = record.cost_pico or 0
+            if entry.reserved_pico is None or cost > entry.reserved_pico:
+                add(f"{_request(record)} ({record.fault}) was billed {cost}, reserved were {entry.reserved_pico}")
+            if entry.settled is None:
+                if entry.billed == "yes" and entry.cost_pico != cost:
+                    add(f"{_request(record)} ({record.fault}) was billed {cost}, the ledger says {entry.cost_pico}")
+                if entry.billed == "no" and cost:
+                    add(f"{_request(record)} ({record.fault}) was billed {cost}, the ledger says that it was not ({entry.outcome})")
+            # A refusal that came too late is a timeout.
+            not_now = refused(record.fault) and (record.delivered or record.status is None)
+            if not_now and entry.counted:
+                add(f"{_request(record)}: a refusal ({record.fault}) used up an attempt")
+            if not not_now and (not record.delivered or _heals(record.fault)):
+                counting[entry.row_key, entry.model].append(record)
+        for name, entry in entries.items():
+            if name not in arrived and entry.outcome != "cancelled":
+                add(f"row_key {entry.row_key}, attempt {entry.attempt}: the ledger says {entry.outcome}, nothing arrived")
+            if entry.counted and entry.outcome == "cancelled":
+                add(f"row_key {entry.row_key}, attempt {entry.attempt}: a cut attempt used up a try")
+        return counting
+
+    def _results(
+        self, lines: list[dict[str, Any]], keys: Mapping[int, int], faults: Mapping[tuple[int, str], list[Record]], reference: Reference
+    ) -> None:
+        calm = reference(None)
+        if [line["row"] for line in lines] != list(range(len(calm))):
+            self._findings.add(f"the results are not one line per row in input order: {len(lines)} lines for {len(calm)} rows")
+            return
+        others: dict[str, list[dict[str, Any]]] = {}
+        for line, wanted in zip(lines, calm, strict=True):
+            if self._alike(line) == self._alike(wanted):
+                continue
+            model = line["model"]
+            if model is not None and line["status"] == "ok" and model != wanted["model"]:
+                if model not in others:
+                    others[model] = reference((model,))
+                if self._alike(line) == self._alike(others[model][line["row"]]) and self._may_fall_back(keys[line["row"]], wanted["model"], faults):
+                    continue
+            if line["status"] == "failed" and model is not None and line["error"]["retryable"] and self._bore(keys[line["row"]], model, faults):
+                continue
+            self._findings.add(f"row {line['row']} is {self._alike(line)}, of an uninterrupted run {self._alike(wanted)}")
+
+    def _alike(self, line: dict[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in line.items() if name not in _DIFFERS}
+        if kept["error"] is not None and self._plan.final_rows is not self._plan.rows:
+            # Messages name the line that a row had when it was read.
+            kept["error"] = {**kept["error"], "message": None}
+        return kept
+
+    def _bore(self, row_key: int, model: str, faults: Mapping[tuple[int, str], list[Record]]) -> bool:
+        """Whether enough went wrong with a row for it to fail on a model; refusals don't count."""
+        found = faults.get((row_key, model), [])
+        most = int(self._plan.keys["retry"]["max_attempts"])
+        # A right answer that came too late is a timeout, which counts as hard.
+        hard = any(record.fault in _PAID or not _heals(record.fault) for record in found)
+        return len(found) >= (min(most, 3) if hard else most)
+
+    def _may_fall_back(self, row_key: int, first: str, faults: Mapping[tuple[int, str], list[Record]]) -> bool:
+        moved = self._plan.keys["retry"]["on_outage"] == "fallback" or any(life.locked for life in self._plan.lives)
+        return moved or self._bore(row_key, first, faults)
+
+
+def _heals(fault: str | None) -> bool:
+    return fault is not None and fault in BY_NAME and BY_NAME[fault].group == "transient"
+
+
+def _request(record: Record) -> str:
+    # Without the job's id, which is another one each time.
+    return "row_key {}, attempt {}".format(*_name(record))
+
+
+def _name(record: Record) -> tuple[int, int]:
+    _, row_key, attempt = str(record.client_request_id).split(".")
+    return int(row_key), int(attempt)
+
+
+def _ledger(connection: sqlite3.Connection) -> Iterator[_Entry]:
+    for row in connection.execute(_LEDGER):
+        yield _Entry(*row)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[sqlite3.Connection | None]:
+    """The store in a folder; None when there is none yet."""
+    path = folder / "t.db"
+    if not path.exists():
+        yield None
+        return
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        there = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('attempt_log', 'settlements', 'deployments')").fetchone()[0]
+        yield connection if there == 3 else None

@@ -1,0 +1,190 @@
+"""The fault simulation itself: its seeds are clean, they replay exactly, and it finds the bugs that it exists for when they are planted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from batchllm.admit import Purse
+from batchllm.admit.admission import Admission
+from batchllm.admit.group import LimitGroup
+from batchllm.engine import attempt
+from batchllm.engine.lane import Lane, Prepared
+from batchllm.engine.outcomes import Outcomes
+from batchllm.retry.decide import Again, Refused
+from batchllm.store import Store, writer
+from batchllm.verify import Verdict, plan_of, verify
+
+ROWS = 60
+"""Small jobs: many deaths for little time."""
+
+
+@pytest.mark.parametrize("first", [0, 20, 40])
+def test_seeds_are_clean(first):
+    broken = {seed: verdict.broken for seed in range(first, first + 20) if (verdict := verify(seed, rows=ROWS)).broken}
+    assert not broken
+
+
+def test_a_seed_replays_exactly():
+    told: list[list[str]] = [[], []]
+    seed = next(seed for seed in range(100) if len(plan_of(seed).lives) > 4)
+    first, second = (verify(seed, rows=ROWS, say=lines.append) for lines in told)
+    assert first == second
+    assert first.deaths
+    assert [line.split("/t.db")[-1] for line in told[0]] == [line.split("/t.db")[-1] for line in told[1]]
+
+
+# Planted bugs. Each is a slip that a tired person could make, as a patch of one function.
+
+
+def _sends_before_the_journal_is_committed(patch: pytest.MonkeyPatch) -> None:
+    real = writer.ThreadWriter.journal
+
+    def journal(self: Any, start: Any) -> asyncio.Future[None]:
+        real(self, start)
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    patch.setattr(writer.ThreadWriter, "journal", journal)
+
+
+def _forgets_what_may_have_been_billed(patch: pytest.MonkeyPatch) -> None:
+    real = Purse.settle
+    patch.setattr(Purse, "settle", lambda self, pico, *, cost_pico, maybe: real(self, pico, cost_pico=cost_pico, maybe=False))
+
+
+def _refunds_twice(patch: pytest.MonkeyPatch) -> None:
+    real = Purse.settle
+
+    def settle(self: Purse, pico: int, *, cost_pico: int | None, maybe: bool) -> None:
+        real(self, pico, cost_pico=cost_pico, maybe=maybe)
+        self.held_pico -= pico
+
+    patch.setattr(Purse, "settle", settle)
+
+
+def _gives_tokens_back_twice(patch: pytest.MonkeyPatch) -> None:
+    real = LimitGroup.end
+
+    def end(self: LimitGroup, back: dict[str, float] | None, now: float) -> None:
+        # A part of the second refund is a request that wasn't charged.
+        real(self, {"rpm": 1.0, **{name: 2 * amount for name, amount in (back or {}).items()}}, now)
+
+    patch.setattr(LimitGroup, "end", end)
+
+
+def _retries_outside_of_the_gate(patch: pytest.MonkeyPatch) -> None:
+    real = attempt._admitted
+
+    async def admitted(run: Any, lane: Any, work: Any, prepared: Any) -> Any:
+        if work.kind == "retry":
+            return run.admission._pass(lane.queue, prepared.amounts, prepared.reserve_pico or 0, run.clock.now())
+        return await real(run, lane, work, prepared)
+
+    patch.setattr(attempt, "_admitted", admitted)
+
+
+def _tells_a_result_before_its_commit(patch: pytest.MonkeyPatch) -> None:
+    real = writer.ThreadWriter.answer
+
+    def answer(self: Any, answer: Any, note: Any) -> None:
+        if note is not None:
+            self._on_commit([note])
+        real(self, answer, None)
+
+    patch.setattr(writer.ThreadWriter, "answer", answer)
+
+
+def _commits_a_result_twice(patch: pytest.MonkeyPatch) -> None:
+    real = Outcomes._commit
+
+    def commit(self: Outcomes, *given: Any) -> None:
+        real(self, *given)
+        real(self, *given)
+
+    patch.setattr(Outcomes, "_commit", commit)
+
+
+def _loses_the_answers_of_a_group(patch: pytest.MonkeyPatch) -> None:
+    real = writer.write_group
+
+    def write_group(connection: Any, group: Any) -> Any:
+        if group.journal and len(group.answers) > 1:
+            group.answers = group.answers[:1]
+        return real(connection, group)
+
+    patch.setattr(writer, "write_group", write_group)
+
+
+def _counts_a_refusal_as_a_try(patch: pytest.MonkeyPatch) -> None:
+    real = attempt.decide
+
+    def decide(*given: Any) -> Any:
+        decision = real(*given)
+        return Again(delay_seconds=decision.wait_seconds or 0.1) if isinstance(decision, Refused) else decision
+
+    patch.setattr(attempt, "decide", decide)
+
+
+def _reserves_a_guess(patch: pytest.MonkeyPatch) -> None:
+    real = Lane.prepare
+
+    def prepare(self: Lane, request: Any, utc: float) -> Prepared:
+        prepared = real(self, request, utc)
+        prices = self.prices(utc)
+        assert prices is not None
+        prepared.reserve_pico = prices.worst(prepared.estimate, 10)
+        return prepared
+
+    patch.setattr(Lane, "prepare", prepare)
+
+
+def _takes_a_cut_attempt_for_not_billed(patch: pytest.MonkeyPatch) -> None:
+    real = Store._recover
+
+    def recover(self: Store) -> None:
+        self.connection.execute("UPDATE attempt_log SET billed = 'no', cost_pico = 0 WHERE outcome = 'in_flight'")
+        real(self)
+
+    patch.setattr(Store, "_recover", recover)
+
+
+def _sends_on_after_a_hint(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LimitGroup, "pause", lambda self, until: None)
+
+
+def _keeps_on_letting_requests_pass_after_a_stop(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Admission, "close", lambda self: None)
+
+
+PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
+    (_sends_before_the_journal_is_committed, "before its journal entry was committed"),
+    (_forgets_what_may_have_been_billed, "spent + reserved"),
+    (_refunds_twice, "spent + reserved"),
+    (_gives_tokens_back_twice, "ran into the declared limits"),
+    (_retries_outside_of_the_gate, "in flight"),
+    (_tells_a_result_before_its_commit, "announced as committed"),
+    (_commits_a_result_twice, "announced twice"),
+    (_loses_the_answers_of_a_group, ""),
+    (_counts_a_refusal_as_a_try, "used up an attempt"),
+    (_reserves_a_guess, "reserved were"),
+    (_takes_a_cut_attempt_for_not_billed, "possibly billed only"),
+    (_sends_on_after_a_hint, "wait was over"),
+    (_keeps_on_letting_requests_pass_after_a_stop, ""),
+]
+
+
+@pytest.mark.parametrize(("plant", "words"), PLANTED, ids=[plant.__name__.strip("_") for plant, _ in PLANTED])
+def test_planted_bugs_are_found(monkeypatch, plant, words):
+    plant(monkeypatch)
+    found = next((verdict for verdict in map(_small, range(100, 140)) if verdict.broken), None)
+    assert found is not None
+    assert words in " ".join(found.broken)
+
+
+def _small(seed: int) -> Verdict:
+    return verify(seed, rows=ROWS)
