@@ -234,7 +234,7 @@ def _settle(
     else:
         billed = "maybe"
     maybe = billed == "maybe"
-    work.spent(cost, billed=billed)
+    work.spent(cost)
     run.writer.end(
         AttemptEnd(
             now_utc,

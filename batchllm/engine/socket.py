@@ -16,7 +16,7 @@ from anyio.abc import SocketAttribute, SocketListener, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from batchllm.core import json
-from batchllm.store.address import addresses, is_same_user, make_folder
+from batchllm.store.address import addresses, is_same_user, make_folder, remove
 
 Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """What the run does with a request; it never raises."""
@@ -38,10 +38,7 @@ async def serve(store: Path, answer: Answer) -> None:
     finally:
         with anyio.CancelScope(shield=True):
             await listener.aclose()
-        with contextlib.suppress(OSError):
-            address.unlink()
-            if address.parent != store.absolute().parent:
-                address.parent.rmdir()  # unless another run's socket is there
+        remove(address, store)
 
 
 async def _listen(store: Path) -> tuple[SocketListener, Path]:

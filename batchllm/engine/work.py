@@ -16,7 +16,6 @@ class Work:
     """Mutable on purpose: one per row in progress, seen by one journey only."""
 
     __slots__ = (
-        "_unpriced",
         "attempts",
         "by_outcome",
         "chain",
@@ -51,7 +50,6 @@ class Work:
         """Per model: attempts that count towards max_attempts."""
         self.by_outcome: dict[tuple[str, str], int] = dict(history.by_outcome)
         self.cost_pico = history.cost_pico
-        self._unpriced = False
         self.kind = "retry" if history.resent else "first"
         """Of its next attempt."""
         self.last_words: tuple[Any, ...] = ()
@@ -63,13 +61,10 @@ class Work:
         self.suspect = False
         """Whether it hung or broke off while the endpoint was answering others."""
 
-    def spent(self, cost_pico: int | None, *, billed: str) -> None:
-        """Adds a known cost. What was billed at an unknown one isn't made a zero by a refusal before or after it."""
-        if cost_pico is not None and (cost_pico or not self._unpriced):
+    def spent(self, cost_pico: int | None) -> None:
+        """Adds a known cost."""
+        if cost_pico is not None:
             self.cost_pico = (self.cost_pico or 0) + cost_pico
-        elif cost_pico is None and billed != "no":
-            self._unpriced = True
-            self.cost_pico = self.cost_pico or None
 
 
 class Outcome:

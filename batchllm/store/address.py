@@ -6,6 +6,7 @@ socket behind, and only the lock is true.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -42,6 +43,14 @@ def make_folder(address: Path, store: Path) -> None:
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise PermissionError(f"{folder} is not a folder that only you may use") from None
+
+
+def remove(address: Path, store: Path) -> None:
+    """Takes the socket away, and its folder if that was made for it and no other run's socket is there."""
+    with contextlib.suppress(OSError):
+        address.unlink()
+        if address.parent != store.absolute().parent:
+            address.parent.rmdir()
 
 
 def is_mine(address: Path) -> bool:

@@ -190,7 +190,10 @@ def _provider(rng: random.Random, models: Sequence[str], count: int) -> tuple[di
         sims[name] = sim
         declared = {key: sim[key] for key in ("rpm", "tpm", "concurrency") if key in sim}
         if honest:
-            limits[name] = {**declared, "burst_seconds": sim["burst_seconds"]} if declared else rng.choice((None, "none"))
+            # Without a limit there is nothing to be found out from refusals that come anyway.
+            limits[name] = (
+                {**declared, "burst_seconds": sim["burst_seconds"]} if declared else rng.choice((None, "none")) if kinds is None else "none"
+            )
         else:
             # Told wrongly, or not at all and to be found out.
             limits[name] = rng.choice((None, None, {"rpm": 2 * sim["rpm"]} if "rpm" in sim else None))

@@ -37,7 +37,7 @@ from batchllm.verify.watch import Watch
 
 _EPOCH = 1_795_219_200.0
 _LAST_LIVES = 12
-_MOST_EVENTS = 300_000
+_MOST_EVENTS = 100_000
 """Of one life; more means that something spins."""
 _UNWIND_SECONDS = 10_000.0
 _BOOK = {name: from_spec(**price) for name, price in PRICES.items()}

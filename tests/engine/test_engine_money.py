@@ -167,13 +167,13 @@ def test_alerts_come_once_each_and_not_again_on_a_resume(world):
 
 
 def test_an_unknown_price_is_not_made_a_zero_by_what_cost_nothing(world):
-    """A refused request cost nothing; the answer after it cost nobody knows what. Neither the row nor the job is free."""
+    """A refused request cost nothing; the answers after it cost nobody knows what. The job isn't free (a row's cost is the sum of what is known)."""
     script = Scripted(lambda nth, text, now: (0.1, bad(429) if nth == 0 else good()))
     model = {"provider": "openai-compatible", "model": "my-own", "base_url": "http://localhost/v1", "api_key_env": "none"}
     w = world(3, models={"m": {**model, "price": None}}, scripts={"m": script}, concurrency=1)
     summary = w.run()
     assert (summary.exit_code, summary.cost_usd, summary.unpriced) == (0, None, 3)
-    assert [line["cost_usd"] for line in w.results()] == [None, None, None]
+    assert [line["cost_usd"] for line in w.results()] == [0, None, None]
     # A cap from now on can't count them, and says so.
     w.put(rows(4))
     assert w.run(budget={"usd": 1}, models={"m": {**model, "price": PRICE}}).exit_code == 0

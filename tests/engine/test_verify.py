@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 from batchllm.admit import Purse
-from batchllm.admit.admission import Admission
 from batchllm.admit.group import LimitGroup
 from batchllm.engine import attempt
 from batchllm.engine.lane import Lane, Prepared
 from batchllm.engine.outcomes import Outcomes
 from batchllm.retry.decide import Again, Refused
 from batchllm.store import Store, writer
-from batchllm.verify import Verdict, plan_of, verify
+from batchllm.verify import verify
 
 ROWS = 60
 """Small jobs: many deaths for little time."""
@@ -29,12 +28,10 @@ def test_seeds_are_clean(first):
 
 
 def test_a_seed_replays_exactly():
-    told: list[list[str]] = [[], []]
-    seed = next(seed for seed in range(100) if len(plan_of(seed).lives) > 4)
-    first, second = (verify(seed, rows=ROWS, say=lines.append) for lines in told)
-    assert first == second
-    assert first.deaths
-    assert [line.split("/t.db")[-1] for line in told[0]] == [line.split("/t.db")[-1] for line in told[1]]
+    first = next(verdict for seed in range(100) if (verdict := verify(seed, rows=ROWS)).deaths > 2)
+    told: list[str] = []
+    assert verify(first.seed, rows=ROWS, say=told.append) == first
+    assert sum("died" in line for line in told) == first.deaths
 
 
 # Planted bugs. Each is a slip that a tired person could make, as a patch of one function.
@@ -147,18 +144,15 @@ def _takes_a_cut_attempt_for_not_billed(patch: pytest.MonkeyPatch) -> None:
     real = Store._recover
 
     def recover(self: Store) -> None:
-        self.connection.execute("UPDATE attempt_log SET billed = 'no', cost_pico = 0 WHERE outcome = 'in_flight'")
         real(self)
+        self.connection.execute("UPDATE attempt_log SET billed = 'no', cost_pico = 0 WHERE outcome = 'cancelled' AND billed = 'maybe'")
 
     patch.setattr(Store, "_recover", recover)
 
 
 def _sends_on_after_a_hint(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(LimitGroup, "pause", lambda self, until: None)
-
-
-def _keeps_on_letting_requests_pass_after_a_stop(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Admission, "close", lambda self: None)
+    real = LimitGroup.pause
+    patch.setattr(LimitGroup, "pause", lambda self, until: real(self, until - 0.2))
 
 
 PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
@@ -169,22 +163,15 @@ PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
     (_retries_outside_of_the_gate, "in flight"),
     (_tells_a_result_before_its_commit, "announced as committed"),
     (_commits_a_result_twice, "announced twice"),
-    (_loses_the_answers_of_a_group, ""),
+    (_loses_the_answers_of_a_group, "announced as committed"),
     (_counts_a_refusal_as_a_try, "used up an attempt"),
     (_reserves_a_guess, "reserved were"),
     (_takes_a_cut_attempt_for_not_billed, "possibly billed only"),
     (_sends_on_after_a_hint, "wait was over"),
-    (_keeps_on_letting_requests_pass_after_a_stop, ""),
 ]
 
 
 @pytest.mark.parametrize(("plant", "words"), PLANTED, ids=[plant.__name__.strip("_") for plant, _ in PLANTED])
 def test_planted_bugs_are_found(monkeypatch, plant, words):
     plant(monkeypatch)
-    found = next((verdict for verdict in map(_small, range(100, 140)) if verdict.broken), None)
-    assert found is not None
-    assert words in " ".join(found.broken)
-
-
-def _small(seed: int) -> Verdict:
-    return verify(seed, rows=ROWS)
+    assert any(words in text for seed in range(100, 140) for text in verify(seed, rows=ROWS).broken)
