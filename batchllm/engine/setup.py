@@ -221,7 +221,8 @@ class Lanes:
         }
         booked = {simulated: store.totals(simulated=simulated) for simulated in (False, True)}
         self.purses = {
-            simulated: Purse(cap_pico=cap_pico, spent_pico=totals.spent_pico, pinned_pico=totals.reserved_pico) for simulated, totals in booked.items()
+            simulated: Purse(cap_pico=cap_pico, spent_pico=totals.spent_pico, pinned_pico=totals.reserved_pico)
+            for simulated, totals in booked.items()
         }
         self.unpriced = sum(totals.unpriced for totals in booked.values())
         """Earlier requests that cost something at a price that wasn't known: no cap can count them."""

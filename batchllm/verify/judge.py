@@ -251,7 +251,7 @@ class Judge:
             not_now = refused(record.fault) and (record.delivered or record.status is None)
             if not_now and entry.counted:
                 add(f"{_request(record)}: a refusal ({record.fault}) used up an attempt")
-            if not not_now and (not record.delivered or _heals(record.fault)):
+            if not not_now and (not record.delivered or _group(record.fault) in ("transient", "permanent")):
                 counting[entry.row_key, entry.model].append(record)
         for name, entry in entries.items():
             if name not in arrived and entry.outcome != "cancelled":
@@ -293,7 +293,7 @@ class Judge:
         found = faults.get((row_key, model), [])
         most = int(self._plan.keys["retry"]["max_attempts"])
         # A right answer that came too late is a timeout, which counts as hard.
-        hard = any(record.fault in _PAID or not _heals(record.fault) for record in found)
+        hard = any(record.fault in _PAID or _group(record.fault) != "transient" for record in found)
         return len(found) >= (min(most, 3) if hard else most)
 
     def _may_fall_back(self, row_key: int, first: str, faults: Mapping[tuple[int, str], list[Record]]) -> bool:
@@ -301,8 +301,8 @@ class Judge:
         return moved or self._bore(row_key, first, faults)
 
 
-def _heals(fault: str | None) -> bool:
-    return fault is not None and fault in BY_NAME and BY_NAME[fault].group == "transient"
+def _group(fault: str | None) -> str | None:
+    return BY_NAME[fault].group if fault in BY_NAME else None
 
 
 def _request(record: Record) -> str:

@@ -246,7 +246,12 @@ def test_an_answer_that_came_from_a_script_is_the_answer(world):
 def test_rows_that_name_a_foreign_model_are_counted_in_one_warning(world):
     """Also on the run after a change of the input, whose comparison looks at every row once more."""
     lines = [
-        {"custom_id": f"r{i}", "method": "POST", "url": "/v1/chat/completions", "body": {"model": name, "messages": [{"role": "user", "content": f"hi {i}"}]}}
+        {
+            "custom_id": f"r{i}",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": name, "messages": [{"role": "user", "content": f"hi {i}"}]},
+        }
         for i, name in enumerate(("m", "other", "other"))
     ]
     w = world(lines, prompt=None)

@@ -174,7 +174,9 @@ class World:
 
         return run_virtual(timed)
 
-    async def go(self, options: RunOptions | None = None, *, ask: str | None = None, on_result: Any = None, on_start: Any = None, **keys: Any) -> Summary:
+    async def go(
+        self, options: RunOptions | None = None, *, ask: str | None = None, on_result: Any = None, on_start: Any = None, **keys: Any
+    ) -> Summary:
         clock = WorldClock(self.elapsed)
         self.dead = False
         transports: dict[str, Any] = {name: _Wire(SimulatedTransport(simulator, clock), self) for name, simulator in self.sims.items()}
