@@ -17,7 +17,8 @@ _MOMENTS, _MOMENT_SECONDS = 10, 0.003
 
 
 def _lock_path(store: Path) -> Path:
-    return store.with_name(store.name + ".lock")
+    # The file itself, whatever links lead to it: two names must not make two locks.
+    return Path(os.path.realpath(store) + ".lock")
 
 
 def _flock(fd: int) -> None:

@@ -36,6 +36,16 @@ def test_a_second_open_is_refused_with_the_process_in_its_message(path):
     opened(path).close()
 
 
+def test_another_name_of_the_same_file_is_no_second_lock(path, tmp_path):
+    store = opened(path)
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    assert is_locked(link) == os.getpid()
+    with pytest.raises(StoreError, match="in use by another run"):
+        opened(link)
+    store.close()
+
+
 def test_who_only_asks_whether_a_run_is_there_is_in_nobodys_way(path, monkeypatch):
     opened(path).close()
     asking = os.open(f"{path}.lock", os.O_RDWR)
