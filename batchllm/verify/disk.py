@@ -11,7 +11,7 @@ import random
 import sqlite3
 import threading
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from batchllm.core.errors import StoreError
 from batchllm.core.nouns import Result
@@ -23,19 +23,29 @@ _FULL = "database or disk is full"
 _FSYNC = "disk I/O error"
 
 
-class Disk:
-    """How one run's disk behaves. `event` is called before and after every commit: a run may die there."""
+class Mortal(Protocol):
+    """What may die at an event."""
 
-    def __init__(self, life: Life, rng: random.Random, event: Callable[[], object]) -> None:
+    dead: bool
+
+    def event(self) -> bool: ...
+
+
+class Disk:
+    """How one run's disk behaves. A run may die before and after every commit."""
+
+    def __init__(self, life: Life, rng: random.Random, process: Mortal) -> None:
         self._life = life
         self._rng = rng
-        self._event = event
+        self._process = process
         self._commits = 0
         self.failed = False
         """Whether a commit has failed."""
 
     def delay_seconds(self) -> float:
-        """Until the next commit is done."""
+        """Until the next commit is done. What a dead process still writes takes no time, or the next life would begin a little later each time."""
+        if self._process.dead:
+            return 0.0
         slow = self._rng.random() < self._life.slow_share
         return self._life.slow_seconds if slow else self._rng.uniform(0.001, 0.004)
 
@@ -46,7 +56,7 @@ class Disk:
     def commit(self, real: Callable[[], Any]) -> Any:
         """A COMMIT, as far as it gets."""
         self._commits += 1
-        self._event()
+        self._process.event()
         trouble = self._life.disk
         if trouble is not None and trouble.first <= self._commits < trouble.first + trouble.commits:
             self.failed = True
@@ -56,7 +66,7 @@ class Disk:
                 raise sqlite3.OperationalError(_FSYNC)
             raise sqlite3.OperationalError(_FULL)
         done = real()
-        self._event()
+        self._process.event()
         return done
 
 

@@ -179,7 +179,7 @@ class Judge:
             case 4, "provider":
                 check(life.locked, f"{where}: stopped by a provider that lets everybody in: {summary.message}")
             case 130, "stop":
-                check(life.end == "interrupt", f"{where}: interrupted by nobody")
+                check(life.end in ("interrupt", "cancel"), f"{where}: interrupted by nobody")
             case other:
                 self._findings.add(f"{where}: ended with {other}: {summary.message}")
         spent = sum(entry.cost_pico or 0 for entry in entries)

@@ -87,6 +87,8 @@ class Process:
         """Results that were announced as committed, by position."""
         self.control: Control | None = None
         self.task: asyncio.Task[Summary] | None = None
+        self.asked: list[asyncio.Task[HttpReply | Fault]] = []
+        """Requests, as the provider sees them, in the order of their arrival."""
         self._world = world
         self._left = int(life.at) if life.end == "kill" else -1
         self._events = 0
@@ -120,6 +122,17 @@ class Process:
         if self.control is not None and not self.dead:
             self.control.stop(message="stopped by the plan")
 
+    async def hang_up(self) -> None:
+        """The process is gone; the provider notices it request by request.
+
+        In the order of arrival: a cancelled program unwinds in the order of a set, which is another one each time, and no seed would replay exactly.
+        """
+        left = [asked for asked in self.asked if not asked.done()]
+        for asked in left:
+            asked.cancel()
+        if left:
+            await asyncio.wait(left)
+
     async def started(self, control: Control) -> None:
         """The engine hands its control over."""
         self.control = control
@@ -141,7 +154,9 @@ class _Wire:
             await _for_ever()
         watch.arrival(model, call, self._clock.now())
         try:
-            reply = await self._real.send(call, timeout_seconds=timeout_seconds)
+            # In a task of its own, which ends when the provider hears of it: see `hang_up`.
+            process.asked.append(asyncio.ensure_future(self._real.send(call, timeout_seconds=timeout_seconds)))
+            reply = await asyncio.shield(process.asked[-1])
         finally:
             watch.left(model)
         if process.event():
@@ -259,7 +274,7 @@ class World:
         rng = random.Random(f"{self.plan.seed}/{self.lives}")
         spec = build({**self.plan.keys, **life.keys, "input": str(self.input)}, folder=self.folder)
         watch = self._watch(spec, process, clock)
-        disk = Disk(life, rng, process.event)
+        disk = Disk(life, rng, process)
         self._lock(life.locked)
         deps = Deps(
             clock=clock,
@@ -288,6 +303,7 @@ class World:
             self.findings.add(f"{where}: the run doesn't end")
             task.cancel()
             await asyncio.wait({task}, timeout=_UNWIND_SECONDS)
+        await process.hang_up()
         summary = self._outcome(process, disk)
         self.judge.after(process, self.folder, spec, summary, disk_failed=disk.failed)
         return summary
@@ -324,7 +340,13 @@ class World:
             self.shift_seconds += seconds
 
         timers = [loop.call_later(at, jump, seconds) for at, seconds in life.jumps]
-        acts: dict[str, Callable[[], object]] = {"kill_at": process.die, "cancel": task.cancel, "interrupt": interrupt}
+
+        def cancel() -> None:
+            # A second Ctrl-C. (Without the first, whoever unwinds lets others through the door, in the order of a set: no seed would replay exactly.)
+            interrupt()
+            task.cancel()
+
+        acts: dict[str, Callable[[], object]] = {"kill_at": process.die, "cancel": cancel, "interrupt": interrupt}
         act = acts.get(life.end)
         if act is not None:
             timers.append(loop.call_later(life.at, act))
