@@ -191,7 +191,10 @@ class Feeder:
             assert self._intake is not None
             self._intake.remove_unseen()
         total = nth if not self._source.is_stream else connection.execute("SELECT count(*) FROM rows WHERE row IS NOT NULL").fetchone()[0]
-        connection.execute("UPDATE job SET total_rows = ?, inputs = ?, spec_digest = ?", (total, self._record, self._spec_digest))
+        connection.execute("UPDATE job SET total_rows = ?", (total,))
+        if self._source.covers_all(nth):
+            # Else changed rows out of this run's scope are still to be noticed.
+            connection.execute("UPDATE job SET inputs = ?, spec_digest = ?", (self._record, self._spec_digest))
 
     def _match(self, connection: sqlite3.Connection, rows: list[Row]) -> tuple[list[Known], dict[int, History]]:
         assert self._intake is not None

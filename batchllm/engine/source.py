@@ -133,6 +133,11 @@ class Source:
             return sample.chosen(identity, options.sample_fraction)
         return self._places is None or nth in self._places
 
+    def covers_all(self, count: int) -> bool:
+        """Whether this run's scope is the whole of an input of so many rows."""
+        options = self._options
+        return options.sample_fraction is None and self._places is None and (options.limit is None or count <= options.limit)
+
     @property
     def limit(self) -> int | None:
         """`--limit`."""
