@@ -133,3 +133,14 @@ def test_the_display_says_what_limits_the_speed(world, model, keys, word):
     said = [progress.limited_by for progress in w.progress if 1 < progress.seconds < w.elapsed - 2]
     assert said
     assert set(said) == {word}
+
+
+def test_a_limit_that_someone_else_drained_is_not_hammered(world):
+    """Where refused requests use the limit up as well, asking at the full rate from an empty bucket would be refused for ever."""
+    sim = {"rpm": 480, "burst_seconds": 1, "refusals_count": True, "latency_ms": 5.0}
+    w = world(100, sims={"m": sim}, models={"m": {"limits": {"rpm": 480, "burst_seconds": 1}}})
+    w.sims["m"]._bucket("m", 0.0).requests[0].level = 0.0
+    summary = w.run()
+    assert summary.exit_code == 0
+    assert summary.refusals <= 10
+    assert summary.seconds < 16  # 100 requests at 8 a second are 12.5 s

@@ -134,3 +134,15 @@ def test_an_overload_with_a_hint_is_waited_out(world):
     assert w.run().exit_code == 0
     assert not [at for at in script.times if 0.2 < at < 20]
     assert w.sql("SELECT sum(counted) FROM attempt_log") == [(0,)]
+
+
+def test_a_row_that_its_fallback_rejects_waits_for_the_model_that_is_down(world):
+    """Not the end of the run, and not the row's: the first model may still have an answer."""
+    first = Scripted(lambda nth, text, now: (0.1, dead() if now < 60 else good("first")))
+    second = Scripted(lambda nth, text, now: (0.1, bad(400, "invalid_value") if "row 3 " in text else good("second")))
+    w = world(20, scripts={"a": first, "b": second}, routes=[{"use": ["a", "b"]}], retry={"on_outage": "fallback", "max_seconds": 5})
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok) == (0, 20)
+    assert [line["model"] for line in w.results()].count("a") >= 1
+    assert w.results()[3]["model"] == "a"
+    assert first.times[-1] < 70
