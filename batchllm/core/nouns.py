@@ -124,6 +124,8 @@ class Reply:
     service_tier: str | None = None
     request_id: str | None = None
     provider_cost_usd: float | None = None
+    vector: Sequence[float] | None = None
+    """The answer of an embeddings request; `text` is then None."""
 
 
 class Kind(StrEnum):
@@ -196,13 +198,15 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitHint:
-    """What response headers say of one dimension (`requests` or `tokens`)."""
+    """What response headers say of one dimension."""
 
-    dimension: Literal["requests", "tokens"]
+    dimension: Literal["requests", "tokens", "input_tokens", "output_tokens"]
     limit: int | None = None
     remaining: int | None = None
     reset_seconds: float | None = None
     """Until the bucket is full again (not: until one may send)."""
+    window: Literal["minute", "day"] | None = None
+    """What the limit is counted over, where the wire says it; None: to be told from limit, remaining and reset (protocols G)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,11 +34,25 @@ class HttpReply:
     """Lower-case names."""
 
 
+class StreamReader(Protocol):
+    """Takes the body of a streamed answer as it comes, in any pieces."""
+
+    def feed(self, chunk: bytes) -> bool:
+        """Takes the next bytes; says whether they brought progress (part of an answer: comments, pings and blank lines are none). Never raises, whatever the bytes."""
+
+
 class Transport(Protocol):
     """Sends one call and returns its complete reply, or the fault that kept it from coming."""
 
     async def send(self, call: HttpCall, *, timeout_seconds: float) -> HttpReply | Fault:
         """Never raises for what the network or the server did; cancellation passes through."""
+
+    async def stream(self, call: HttpCall, reader: StreamReader, *, timeout_seconds: float, stall_seconds: float) -> HttpReply | Fault:
+        """Like `send`, but a 2xx body that is a stream goes to `reader` piece by piece, and the reply then has an empty body.
+
+        Any other reply (an error, a plain JSON answer) comes back whole. `timeout_seconds` bounds the wait for the first progress, `stall_seconds` every later wait for
+        the next: a long answer is not a fault. A cut after the first bytes is a `Fault` of kind NETWORK, a stall one of kind TIMEOUT; the reader knows what came before.
+        """
 
     async def close(self) -> None:
         """Ends open connections."""
