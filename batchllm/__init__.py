@@ -15,11 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batchllm.api.frames import map_frame
     from batchllm.api.items import map_items as map  # noqa: A004 - contract 4 names it
     from batchllm.api.jobs import Job, load, run, run_async
     from batchllm.api.results import Results, results
     from batchllm.api.session import Session, stream
     from batchllm.api.session import open_session as open  # noqa: A004 - contract 4 names it
+    from batchllm.api.tools import Tools
     from batchllm.core.errors import BatchLLMError, SpecError, Stopped, StoreError
     from batchllm.core.nouns import Result
     from batchllm.engine.summary import Summary
@@ -38,8 +40,10 @@ _PLACES = {
     "Stopped": ("batchllm.core.errors", "Stopped"),
     "StoreError": ("batchllm.core.errors", "StoreError"),
     "Summary": ("batchllm.engine.summary", "Summary"),
+    "Tools": ("batchllm.api.tools", "Tools"),
     "load": ("batchllm.api.jobs", "load"),
     "map": ("batchllm.api.items", "map_items"),
+    "map_frame": ("batchllm.api.frames", "map_frame"),
     "open": ("batchllm.api.session", "open_session"),
     "results": ("batchllm.api.results", "results"),
     "run": ("batchllm.api.jobs", "run"),
@@ -58,9 +62,11 @@ __all__ = [
     "Stopped",
     "StoreError",
     "Summary",
+    "Tools",
     "__version__",
     "load",
     "map",
+    "map_frame",
     "open",
     "results",
     "run",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import gc
 import json
 import multiprocessing
 import os
@@ -175,6 +176,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=256)
     options = parser.parse_args()
+    # For both, as the command line does for a run.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     port: multiprocessing.Queue = multiprocessing.Queue()
     server = multiprocessing.Process(target=serve, args=(port,), daemon=True)
     server.start()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,14 @@ def _close_network(event: str, arguments: tuple[object, ...]) -> None:
 def pytest_configure() -> None:
     """Closes the network but for loopback. (What uvloop does in C is not seen; its connections go where the tests say.)"""
     sys.addaudithook(_close_network)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_state() -> Iterator[None]:
+    """Runs in this process meet each other in a folder of the tests' own, not in the user's."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BATCHLLM_STATE", folder)
+        yield
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ rate that gets through between two refusals is the limit: the burst that hides i
 
 from __future__ import annotations
 
+from batchllm.admit.charging import MINUTE
 from batchllm.core.nouns import LimitHint
 
 _MINUTE = 60.0
+_DAY = 86_400.0
 _NEAR = 0.15
 """How far a window computed from rounded numbers may be off."""
 _KEEP = 0.95
@@ -26,21 +28,49 @@ _ENOUGH = 32
 _LONG = 50
 _SOME = 8
 """Answers between two refusals that say something."""
-_SLOWEST = 0.2 / _MINUTE
-_DIMENSIONS = {"requests": "rpm", "tokens": "tpm"}
+_SLOWEST = 1 / _MINUTE
+"""No provider's limit is lower, and a rate that fell further (by refusals that had nothing to do with it) would take hours to find out."""
+_DIMENSIONS = {"requests": "rpm", "tokens": "tpm", "input_tokens": "itpm", "output_tokens": "otpm"}
+_PER_DAY = {"requests": "rpd", "tokens": "tpd"}
 
 
-def per_minute(hint: LimitHint) -> float | None:
-    """The limit per minute that a header tells; None when its window can't be known or is no minute (per-day limits are another matter)."""
+def _window(hint: LimitHint) -> float | None:
+    """Seconds in which the bucket of a header fills; None when that can't be known."""
     limit, remaining, reset = hint.limit, hint.remaining, hint.reset_seconds
     if limit is None or remaining is None or reset is None or remaining >= limit or reset <= 0:
         return None
-    window = reset * limit / (limit - remaining)
+    return reset * limit / (limit - remaining)
+
+
+def per_minute(hint: LimitHint) -> float | None:
+    """The limit per minute that a header tells; None when its window can't be known or is no minute."""
+    if hint.window is not None:
+        return float(hint.limit) if hint.window == "minute" and hint.limit else None
+    window = _window(hint)
+    if window is None or hint.limit is None:
+        return None
     if abs(window - _MINUTE) <= _MINUTE * _NEAR:
-        return float(limit)
+        return float(hint.limit)
     if abs(window - 1.0) <= _NEAR:
-        return limit * _MINUTE
+        return hint.limit * _MINUTE
     return None
+
+
+def per_day(hint: LimitHint) -> float | None:
+    """The limit per day that a header tells (Groq's requests: limit 14,400, one used, reset 6 s), by the same arithmetic."""
+    if hint.window is not None:
+        return float(hint.limit) if hint.window == "day" and hint.limit else None
+    window = _window(hint)
+    return float(hint.limit) if window is not None and hint.limit is not None and abs(window - _DAY) <= _DAY * _NEAR else None
+
+
+def dimension_of(hint: LimitHint) -> tuple[str, float] | None:
+    """(dimension, limit per minute or per day) of a header; None when its window can't be known."""
+    minute = per_minute(hint)
+    if minute is not None:
+        return (_DIMENSIONS[hint.dimension], minute)
+    day = per_day(hint)
+    return (_PER_DAY[hint.dimension], day) if day is not None and hint.dimension in _PER_DAY else None
 
 
 class Finder:
@@ -49,20 +79,18 @@ class Finder:
     def __init__(self, declared: frozenset[str]) -> None:
         self._declared = declared
         self.told: dict[str, float] = {}
-        """Per-minute limits that headers told, by dimension."""
+        """Limits that headers told, by dimension."""
         self.rate: float | None = None
         """Requests a second that refusals taught; None: none so far."""
         self._passed = 0
         self._since: float | None = None
 
-    def hint(self, hint: LimitHint) -> tuple[str, float] | None:
-        """A header. (dimension, per minute) when it says something new about a limit that isn't declared, or a lower one than was declared."""
-        dimension = _DIMENSIONS[hint.dimension]
-        found = per_minute(hint)
-        if found is None or self.told.get(dimension) == found:
-            return None
-        self.told[dimension] = found
-        return (dimension, found)
+    def hint(self, dimension: str, limit: float) -> bool:
+        """A header (as `dimension_of` reads it). Whether it says something new."""
+        if self.told.get(dimension) == limit:
+            return False
+        self.told[dimension] = limit
+        return True
 
     def passed(self, now: float) -> float | None:
         """An answer came. The new rate (requests a second), when it has grown enough to matter."""
@@ -76,7 +104,7 @@ class Finder:
 
     def refused(self, now: float) -> float | None:
         """A refusal episode began. The rate to keep from now on; None when headers or the spec already tell it."""
-        if "rpm" in self._declared or "tpm" in self._declared or self.told:
+        if any(name in self._declared or name in self.told for name in MINUTE):
             return None
         seconds = max(0.0 if self._since is None else now - self._since, 1.0)
         if self.rate is None:

@@ -1,15 +1,32 @@
-"""The purse: `spent + reserved <= cap` at every instant. Integers only (pico-dollars).
+"""The purse: `spent + reserved <= cap` at every instant. Integers only (pico-dollars; `allowance` says what else a purse may count).
 
 Real and simulated dollars have a purse each. What is possibly billed (crashes, timeouts, answers without usage) stays in `reserved` until the user settles it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+Lender = Callable[[int, int, int], int]
+"""(cap, what is spent and reserved of it here, what is needed besides) -> what may be spent and reserved here from now on."""
+
 
 class Purse:
     """The money of one run, on top of what the store says was spent and is still reserved."""
 
-    __slots__ = ("_ceiling_pico", "cap_pico", "held_pico", "holders", "lowered", "pinned_pico", "spent_pico")
+    __slots__ = (
+        "_ceiling_pico",
+        "_leased_pico",
+        "asides",
+        "cap_pico",
+        "held_pico",
+        "holders",
+        "least_pico",
+        "lender",
+        "lowered",
+        "pinned_pico",
+        "spent_pico",
+    )
 
     def __init__(self, *, cap_pico: int | None, spent_pico: int, pinned_pico: int) -> None:
         self.cap_pico = cap_pico
@@ -24,15 +41,44 @@ class Purse:
         """Whether the cap was set below what was spent and reserved at that moment."""
         self._ceiling_pico = 0
         """Under a lowered cap: what is in flight may still reach this; it only falls."""
+        self.least_pico: int | None = None
+        """The smallest reservation so far: whether what is left may still be of use."""
+        self.lender: Lender | None = None
+        """Where other runs pay from the same cap: who lends parts of it."""
+        self._leased_pico = 0
+        self.asides = 0
+        """Requests set aside since the last one passed, because what is left is too little for them."""
 
     @property
     def reserved_pico(self) -> int:
         """All that is held back from the cap without being spent."""
         return self.pinned_pico + self.held_pico
 
+    @property
+    def left_pico(self) -> int | None:
+        """What may still be reserved; None without a cap."""
+        return None if self.cap_pico is None else (self.cap_pico if self.lender is None else min(self.cap_pico, self._leased_pico)) - self._total_pico
+
     def fits(self, pico: int) -> bool:
-        """Whether a reservation keeps the promise."""
-        return self.cap_pico is None or self.spent_pico + self.pinned_pico + self.held_pico + pico <= self.cap_pico
+        """Whether a reservation keeps the promise; where the cap is shared, a new lease is asked for if it has to be."""
+        if self.cap_pico is None:
+            return True
+        total = self.spent_pico + self.pinned_pico + self.held_pico
+        if self.lender is None or total + pico > self.cap_pico:
+            return total + pico <= self.cap_pico
+        if total + pico > self._leased_pico:
+            self._leased_pico = self.lender(self.cap_pico, total, pico)
+        return total + pico <= self._leased_pico
+
+    @property
+    def elsewhere_pico(self) -> int:
+        """What other runs have of a cap that is shared, as far as was heard."""
+        return 0 if self.lender is None or self.cap_pico is None else max(0, self.cap_pico - self._leased_pico)
+
+    def give_back(self) -> None:
+        """Keeps no more of a lease than it would be given anew."""
+        if self.lender is not None and self.cap_pico is not None:
+            self._leased_pico = self.lender(self.cap_pico, self._total_pico, 0)
 
     def set_cap(self, cap_pico: int | None) -> None:
         """Another cap from now on. What is in flight keeps its reservation, also where a lowered cap no longer covers it."""
@@ -49,6 +95,13 @@ class Purse:
         """Reserves; the caller has asked `fits`."""
         self.held_pico += pico
         self.holders += 1
+        self.asides = 0
+        if self.least_pico is None or pico < self.least_pico:
+            self.least_pico = pico
+
+    def pin(self, pico: int) -> None:
+        """Holds more back than was reserved: what may have been billed keeps its worst case, also where less was reserved (`reserve: learned`)."""
+        self.pinned_pico += pico
 
     def settle(self, pico: int, *, cost_pico: int | None, maybe: bool) -> None:
         """Ends a reservation: the truth is booked even above it; `maybe` keeps it pinned."""

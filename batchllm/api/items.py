@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.api.running import blocking, order
+from batchllm.api.tools import AnyTools
 from batchllm.core.errors import Problem, SpecError, Stopped
 from batchllm.core.nouns import Result
 from batchllm.engine import Summary
@@ -30,12 +31,13 @@ def map_items(
     model: str | Mapping[str, Any],
     *,
     prompt: str | Mapping[str, Any] | None = None,
-    schema: Mapping[str, Any] | str | None = None,
+    schema: Mapping[str, Any] | str | type[Any] | None = None,
     budget_usd: float | str | None = None,
     store: str | Path | None = None,
     request: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | str | None = None,
     concurrency: int | None = None,
+    tools: AnyTools | None = None,
 ) -> list[Result]:
     """Asks a model about each item and returns the results in the items' order.
 
@@ -44,9 +46,10 @@ def map_items(
 
     `items`: texts, or dicts. Without a `prompt` a text is the user's message, and a dict is a row that carries its own `prompt` or `messages`. In a prompt
     (a template, or {system, user}) a text is `{{ text }}` or `{{ item }}`, and a dict's fields are names. `model`: "provider:model", "simulated", or the keys of
-    a model in a spec, such as {"provider": "openai-compatible", "base_url": ..., "model": ...}. `budget_usd` is a hard cap. `request`: parameters such
+    a model in a spec, such as {"provider": "openai-compatible", "base_url": ..., "model": ...}. `schema`: a JSON Schema, the path of one, or a
+    pydantic model; `result.parsed` then holds the value, `result.parsed_as(Model)` an instance. `budget_usd` is a hard cap. `request`: parameters such
     as {"max_tokens": 100}; `limits` and `concurrency` as in a spec. `store`: a path where answers are kept, so that a second call goes on where the first one
-    ended (its budget counts over the store's whole life); None: a temporary one.
+    ended (its budget counts over the store's whole life); None: a temporary one. `tools`: functions that the model may call, or `batchllm.Tools(...)` of them.
 
     A row that fails is a Result with an `error`. Works inside a running loop and in threads. Raises Stopped when the run ends before every item has a
     result (`.results` has None for those without, `.summary` says why), SpecError when nothing could be sent, StoreError.
@@ -66,7 +69,7 @@ def map_items(
             concurrency=concurrency,
             lasting=folder is None,
         )
-        summary = blocking(order(spec, rows))
+        summary = blocking(order(spec, rows, tools=tools))
         found = _collected(path, rows)
     finally:
         if folder is not None:

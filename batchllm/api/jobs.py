@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 from batchllm.api.rows import AnyRows
 from batchllm.api.running import Flags, blocking, go, order
+from batchllm.api.tools import toolkit_of, with_declarations
 from batchllm.engine import Summary
 from batchllm.spec import JobSpec, build
 from batchllm.spec import load as load_spec
@@ -35,9 +36,18 @@ def Job(**keys: Any) -> JobSpec:  # noqa: N802 - it reads as the type that it gi
             budget={"usd": 2},
         )
 
+    `tools`: functions that the model may call, or `batchllm.Tools(...)` of them; all else is as in a spec.
+
     Relative paths are relative to the current folder; store and results are `<name>.db` and `<name>.results.jsonl` there.
     """
-    return build(keys)
+    given = keys.pop("tools", None)
+    if given is None:
+        return build(keys)
+    toolkit = toolkit_of(given)
+    request = keys.get("request") or {}
+    if isinstance(request, Mapping):
+        keys["request"] = {**request, "tools": with_declarations(request.get("tools"), toolkit)}
+    return build(keys, toolkit=toolkit)
 
 
 def run(job: JobSpec | str | Path, *, rows: AnyRows | None = None, **flags: Unpack[Flags]) -> Summary:

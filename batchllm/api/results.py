@@ -10,6 +10,7 @@ from typing import Any
 
 from batchllm.core.nouns import Result
 from batchllm.spec import JobSpec, load
+from batchllm.spec.dotenv import environment
 from batchllm.store.read import StoreReader
 
 _MAGIC = b"SQLite format 3\0"
@@ -59,11 +60,15 @@ def results(job: JobSpec | str | Path) -> Results:
     Raises SpecError for a spec that can't be read, and StoreError (when read) where no store is.
     """
     if isinstance(job, JobSpec):
-        return Results(job.store_path(os.environ))
+        return Results(_store_of(job))
     path = Path(job)
     if path.suffix == ".db" or _is_store(path):
         return Results(path)
-    return Results(load(path).store_path(os.environ))
+    return Results(_store_of(load(path)))
+
+
+def _store_of(job: JobSpec) -> Path:
+    return job.store_path(environment(job.folder, os.environ) if job.path is not None else os.environ)
 
 
 def _is_store(path: Path) -> bool:

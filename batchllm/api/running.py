@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
 from batchllm.api.rows import AnyRows, ProgramRows, checked
+from batchllm.api.tools import AnyTools, equipped, toolkit_of
 from batchllm.core.clock import LoopClock
 from batchllm.core.errors import SpecError
 from batchllm.core.events import Event, Listener, Note
 from batchllm.core.nouns import Code, Result
 from batchllm.engine import Deps, RunOptions, Summary, run_job
 from batchllm.engine.control import Control
+from batchllm.share import state_folder
 from batchllm.spec import JobSpec, load
+from batchllm.spec.dotenv import environment
 
 T = TypeVar("T")
 _PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*$")
@@ -46,6 +49,8 @@ class Flags(TypedDict, total=False):
     """Every model simulated: no key, no cost, own store and results (`<name>.sim.*`)."""
     if_running: Literal["fail", "wait"]
     """When another run holds the store: StoreError, or wait for its end."""
+    tools: AnyTools | None
+    """Functions that the model may call, or `batchllm.Tools(...)` of them."""
     listener: Listener | None
     """Called with events (`core.events`); default: notes go to the logger `batchllm`."""
 
@@ -76,10 +81,13 @@ def order(
     retry_failed: bool | Iterable[str] | None = None,
     simulate: bool = False,
     if_running: Literal["fail", "wait"] = "fail",
+    tools: AnyTools | None = None,
     listener: Listener | None = None,
 ) -> Order:
     """What a call's arguments mean. Raises SpecError; nothing is opened or sent here."""
     spec = job if isinstance(job, JobSpec) else load(job)
+    if tools is not None:
+        spec = equipped(spec, toolkit_of(tools))
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise SpecError(f"limit: expected a number of rows from 1 on, got {limit!r}")
     if if_running not in {"fail", "wait"}:
@@ -148,7 +156,14 @@ async def go(
             rows.start(control)
 
     deps = Deps(
-        clock=LoopClock(), environ=os.environ, listener=order.listener, on_result=on_result, on_known=on_known, on_start=started, signals=signals
+        clock=LoopClock(),
+        environ=environment(order.spec.folder, os.environ) if order.spec.path is not None else os.environ,
+        listener=order.listener,
+        on_result=on_result,
+        on_known=on_known,
+        on_start=started,
+        signals=signals,
+        state=state_folder(os.environ),
     )
     try:
         summary = await run_job(order.spec, deps, order.options)

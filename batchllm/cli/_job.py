@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,12 +36,17 @@ class Job:
     words: str
     """How the user named the job, flags included, quoted for a shell: to be put into advice."""
 
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The environment, with `.env` beside the spec below it."""
+        return os.environ if self.spec is None else environ_of(self.spec)
+
     def results_path(self) -> Path | None:
         """Where the results go by the spec."""
         if self.spec is None:
             return None
         try:
-            return self.spec.results_path(os.environ)
+            return self.spec.results_path(self.environ)
         except SpecError:
             return None
 
@@ -107,7 +112,14 @@ def find(job: str, *, store: Path | None, name: str | None, simulate: bool) -> J
         spec = spec.simulated()
     flags = [shlex.quote(job), *(["--name", shlex.quote(name)] if name is not None else []), *(["--store", shlex.quote(str(store))] if store else [])]
     words = " ".join([*flags, *(["--simulate"] if simulate else [])])
-    return Job(store=Path.cwd() / store if store is not None else spec.store_path(os.environ), spec=spec, problem=None, words=words)
+    return Job(store=Path.cwd() / store if store is not None else spec.store_path(environ_of(spec)), spec=spec, problem=None, words=words)
+
+
+def environ_of(spec: JobSpec) -> Mapping[str, str]:
+    """The environment, with what `.env` beside the spec adds; what is really set wins. SpecError for a line that can't be read."""
+    from batchllm.spec.dotenv import environment
+
+    return environment(spec.folder, os.environ)
 
 
 def _is_store(path: Path) -> bool:
@@ -132,7 +144,8 @@ def _from_store(path: Path) -> Job:
     try:
         spec = loads(record["spec"], folder=Path(record["folder"]), path=written, set={"name": record["name"]})
         simulated = spec.simulated()
-        if simulated.store_path(os.environ).name == path.name and spec.store_path(os.environ).name != path.name:
+        environ = environ_of(spec)
+        if simulated.store_path(environ).name == path.name and spec.store_path(environ).name != path.name:
             spec = simulated
     except SpecError as error:
         problem = error
@@ -179,6 +192,8 @@ def spec_to_run(job: Path, changes: dict[str, Any], *, simulate: bool) -> JobSpe
         spec = loads(record["spec"], folder=Path(record["folder"]), path=written, set=changes)
     else:
         spec = load(job, set=changes)
+    if isinstance(changes.get("input"), str) and spec.input_rules:
+        spec = spec.with_changes(input={"path": changes["input"], **spec.input_rules})
     if simulate:
         spec = spec.simulated().model_copy(update={key: changes[key] for key in ("store", "results") if key in changes})
     return spec

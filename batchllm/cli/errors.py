@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -30,7 +29,7 @@ def command(job: str, store: Path | None, name: str | None, simulate: bool, as_j
     source = None
     if found.spec is not None:
         try:
-            source = InputRows(found.spec, os.environ)
+            source = InputRows(found.spec, found.environ)
         except SpecError:
             source = None  # rows are then named by their number alone
     with found.read() as reader:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchllm.cli import _finetune
 from batchllm.cli._job import Job, find, job_argument
 from batchllm.core.errors import Problem, SpecError
 
@@ -23,9 +25,12 @@ Examples:
   batchllm export reviews.yaml --to results.csv --with text,stars
   batchllm export reviews.yaml --status failed --include request,response
   batchllm export reviews.yaml --where "cost_usd > 0.01 and model = 'strong'"
-  batchllm export reviews.db --format openai --to output.jsonl"""
+  batchllm export reviews.yaml --since 24h --to today.jsonl
+  batchllm export embed.yaml --to vectors.npy
+  batchllm export reviews.db --format openai --to output.jsonl
+  batchllm export reviews.yaml --format finetune --to train.jsonl --validation 10% --model gpt-4.1-mini"""
 _BODIES = ("request", "response")
-_FOREIGN = frozenset({".parquet", ".tsv", ".xls", ".xlsx", ".gz", ".zst", ".zip", ".db"})
+_FOREIGN = frozenset({".tsv", ".xls", ".xlsx", ".gz", ".zst", ".zip", ".db"})
 
 
 def _names(_ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, ...]:
@@ -37,12 +42,19 @@ def _names(_ctx: click.Context, param: click.Parameter, text: str | None) -> tup
 
 @click.command(epilog=_EPILOG)
 @job_argument
-@click.option("--format", "form", type=click.Choice(["jsonl", "openai", "csv"]), help="Default: by the extension of --to, else jsonl.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "openai", "csv", "parquet", "npy", "finetune"]),
+    help="Default: by the extension of --to, else jsonl.",
+)
 @click.option("--to", metavar="PATH|-", default="-", help="The file, replaced when all is written.  [default: stdout]")
 @click.option("--with", "columns", metavar="all|COLUMNS", callback=_names, help="Input columns, a,b: from the store, or read from the input again.")
 @click.option("--status", type=click.Choice(["ok", "failed"]), help="Only such rows.")
 @click.option("--where", metavar="SQL", help="Only rows that meet a condition over the columns of `results`.")
+@click.option("--since", metavar="RUN|TIME|SPAN", help="Only rows finished in that run or later, or since then: 3, 2026-11-20, 24h.")
 @click.option("--include", metavar="request,response", callback=_names, help="The kept bodies, as JSON where they are JSON.")
+@_finetune.options
 def command(
     job: str,
     store: Path | None,
@@ -53,10 +65,13 @@ def command(
     columns: tuple[str, ...],
     status: str | None,
     where: str | None,
+    since: str | None,
     include: tuple[str, ...],
+    **training: Any,
 ) -> None:
-    """Write the results in input order: jsonl (as `run` does), csv, or the output lines of OpenAI's Batch API."""
+    """Write the results in input order: jsonl (as `run` does), csv, the output lines of OpenAI's Batch API, vectors as an array (npy), or training data for a model (finetune)."""
     from batchllm.report.gather import Wanted
+    from batchllm.report.since import since as since_of
 
     found = find(job, store=store, name=name, simulate=simulate)
     form = form or _format(to)
@@ -65,21 +80,51 @@ def command(
         raise SpecError(Problem(file="--include", message=f"there is request and response, not {unknown[0]!r}"))
     if form == "openai" and (columns or include):
         raise SpecError("--format openai has lines of a fixed form; --with and --include go with jsonl and csv")
-    wanted = Wanted(status=status, where=where, columns=() if columns == ("all",) else columns, all_columns=columns == ("all",), include=include)
+    if form == "npy" and (columns or include or to == "-"):
+        raise SpecError("--format npy is an array of vectors in a file: give --to PATH.npy, without --with and --include")
+    _check_training(form, training, status=status, bound=bool(columns or include))
+    if form == "parquet" and to == "-":
+        raise SpecError("--format parquet needs a file: give --to PATH.parquet")
+    after = since_of(since, now_utc=time.time()) if since is not None else None
+    wanted = Wanted(
+        status=status, where=where, since=after, columns=() if columns == ("all",) else columns, all_columns=columns == ("all",), include=include
+    )
     _check_target(found, to)
     with found.read() as reader:
         if where is not None:
             from batchllm.store.read import check_where
 
             check_where(reader, where)
+        if form == "finetune":
+            sys.exit(_finetune.write(found, reader, to, where=where, since=after, flags=training, check_target=_check_target))
+        if form == "npy":
+            from batchllm.export.vectors import ids_path, write_npy
+            from batchllm.report.gather import gather
+
+            write_npy((line.result for line in gather(reader, wanted, None)), Path(to))
+            click.echo(f"wrote {to} and {ids_path(Path(to))}", err=True)
+            return
+        if form == "parquet":
+            _write_parquet(found, reader, wanted, Path(to))
+            return
         _write(_encoded(found, reader, wanted, form), to)
+
+
+def _check_training(form: str, training: dict[str, Any], *, status: str | None, bound: bool) -> None:
+    """Flags that don't go together are refused."""
+    given = next((name for name in _finetune.OPTIONS if training[name] is not None), None)
+    if form != "finetune" and given is not None:
+        flag = "for" if given == "trainer" else given.replace("_", "-")
+        raise SpecError(f"--{flag} goes with --format finetune")
+    if form == "finetune" and (bound or status == "failed"):
+        raise SpecError("--format finetune has lines of a fixed form, from ok rows; --with, --include and --status failed don't go with it")
 
 
 def _format(to: str) -> str:
     suffix = Path(to).suffix.lower()
     if to != "-" and suffix in _FOREIGN:
-        raise SpecError(Problem(file="--to", message=f"{to}: this version can't write {suffix}; use .jsonl or .csv"))
-    return "csv" if suffix == ".csv" else "jsonl"
+        raise SpecError(Problem(file="--to", message=f"{to}: this version can't write {suffix}; use .jsonl, .csv, .parquet or .npy"))
+    return suffix[1:] if suffix in {".csv", ".npy", ".parquet"} else "jsonl"
 
 
 def _check_target(found: Job, to: str) -> None:
@@ -89,15 +134,27 @@ def _check_target(found: Job, to: str) -> None:
         return
     own = [found.store]
     if found.spec is not None:
-        own += [found.spec.path] if found.spec.path is not None else []
+        spec = found.spec
+        own += [spec.path] if spec.path is not None else []
         try:
             from batchllm.rows.files import resolve
 
-            own += [file.path for file in resolve(found.spec.input_patterns(os.environ), but=found.spec.own_files(os.environ))]
+            own += [file.path for file in resolve(spec.input_patterns(found.environ), but=spec.own_files(found.environ), whole=spec.rows_are_files)]
         except SpecError:
             pass  # the input is gone: then it can't be the target
     if any(path.exists() and target.samefile(path) for path in own):
         raise SpecError(Problem(file="--to", message=f"{to} is the job's own store, spec or input; choose another file"))
+
+
+def _write_parquet(found: Job, reader: StoreReader, wanted: Wanted, to: Path) -> None:
+    from batchllm.export.columnar import write_parquet
+    from batchllm.report.gather import gather, kept_columns
+
+    kept = kept_columns(reader)
+    source = _source(found, wanted, kept)
+    more = source.names() if source is not None and wanted.all_columns else wanted.columns
+    write_parquet(gather(reader, wanted, source), to, columns=list(dict.fromkeys([*kept, *more])), extras=wanted.include)
+    click.echo(f"wrote {to}", err=True)
 
 
 def _encoded(found: Job, reader: StoreReader, wanted: Wanted, form: str) -> Iterator[bytes]:
@@ -127,7 +184,7 @@ def _source(found: Job, wanted: Wanted, kept: list[str]) -> InputRows | None:
     if found.spec is None:
         raise SpecError(f"{why}, and its spec can't be read: {found.problem}")
     try:
-        source = InputRows(found.spec, os.environ)
+        source = InputRows(found.spec, found.environ)
     except SpecError as error:
         raise SpecError(f"{why}, and the input can't be read again: {error}") from error
     source.check(missing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import re
 import shlex
@@ -22,6 +23,7 @@ Examples:
   batchllm run reviews.yaml --budget 5 --set models.mini.limits.rpm=900
   batchllm run reviews.yaml --simulate --limit 100
   cat rows.jsonl | batchllm run reviews.yaml --input - --results - --json
+  batchllm run reviews.yaml --follow --idle 600
 
 \b
 Exit codes: 0 every row ok, 1 rows failed, 2 spec or input wrong, 3 budget or deadline,
@@ -35,7 +37,9 @@ Exit codes: 0 every row ok, 1 rows failed, 2 spec or input wrong, 3 budget or de
 @click.option("--sample", metavar="1%|N", help="A sample of the rows, stable by id.")
 @click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Requests in flight in the whole run.")
 @click.option("--set", "sets", multiple=True, metavar="A.B=C", help="Change a key of the spec for this run; may be repeated.")
-@click.option("--input", "input_", metavar="PATH|-", help="Rows from another file, or JSONL from stdin.")
+@click.option("--input", "input_", metavar="PATH|-", help="Rows from another file or job, or JSONL from stdin; where and join of the spec hold.")
+@click.option("--follow", is_flag=True, help="Go on reading a .jsonl file that grows, until Ctrl-C or --idle.")
+@click.option("--idle", type=click.FloatRange(min=0.1), metavar="SECONDS", help="With --follow: end when nothing came for so long.")
 @click.option("--name", help="Another job name (and so another store and results).")
 @click.option("--store", type=click.Path(path_type=Path), help="Another store.")
 @click.option("--results", metavar="PATH|-", help="Another results file; - is stdout.")
@@ -44,6 +48,8 @@ Exit codes: 0 every row ok, 1 rows failed, 2 spec or input wrong, 3 budget or de
 @click.option("--max-failed", metavar="N|P%", help="So many failed rows are still success.")
 @click.option("--if-running", type=click.Choice(["fail", "wait", "skip"]), default="fail", show_default=True, help="When another run holds the job.")
 @click.option("--simulate", is_flag=True, help="Every model simulated: no key, no cost, own store and results (<name>.sim.*).")
+@click.option("--plan", type=click.Path(path_type=Path), help="A saved plan: refuse when rows, prices or the length of answers have risen past it.")
+@click.option("--drift", metavar="P%", help="With --plan: by how much they may.  [default: 10%]")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object (stdout; with --results - stderr's last line).")
 @click.option("--quiet", is_flag=True, help="Errors only.")
 @click.option("--no-progress", is_flag=True, help="Plain lines instead of the live display.")
@@ -52,6 +58,12 @@ def command(job: Path, **flags: Any) -> None:
     from batchllm.cli._job import spec_to_run
     from batchllm.core.errors import SpecError
 
+    if flags["drift"] is not None and flags["plan"] is None:
+        raise click.UsageError("--drift goes with --plan")
+    if flags["idle"] is not None and not flags["follow"]:
+        raise click.UsageError("--idle goes with --follow")
+    if flags["follow"] and flags["input_"] == "-":
+        raise click.UsageError("--follow follows a file; stdin is read to its end anyway")
     try:
         spec = spec_to_run(job, changes(flags), simulate=flags["simulate"])
     except SpecError as error:
@@ -113,22 +125,42 @@ def _number(text: str, flag: str) -> float | int:
 
 def execute(spec: Any, job: Path, flags: dict[str, Any]) -> int:
     """Runs the job in this terminal and returns the exit code."""
+    from batchllm.cli._job import environ_of
+    from batchllm.cli._pipe import Pipe
     from batchllm.core import json
     from batchllm.core.clock import LoopClock
     from batchllm.core.errors import BatchLLMError, SpecError
     from batchllm.engine import Deps, run_job
     from batchllm.report.choose import display
+    from batchllm.share import state_folder
     from batchllm.store import is_locked
 
-    if flags["if_running"] == "skip" and is_locked(spec.store_path(os.environ)) is not None:
+    environ = environ_of(spec)
+    if flags["if_running"] == "skip" and is_locked(spec.store_path(environ)) is not None:
         click.echo(f"{spec.name} is already running; skipped", err=True)
         return 0
-    options = _options(flags)
+    options = options_of(flags)
+    if flags.get("follow"):
+        from batchllm.engine.following import follow
+
+        options = replace(options, stream=follow(spec, environ, idle_seconds=flags["idle"]))
+    if flags.get("plan") is not None:
+        _hold_to(spec, environ, options, flags)
     to_stdout = flags["results"] == "-"
+    pipe = Pipe() if to_stdout and options.stream is not None else None
     shown = display(spec.name, quiet=flags["quiet"], live=not flags["no_progress"])
 
     async def main() -> Any:
-        deps = Deps(clock=LoopClock(), environ=os.environ, listener=shown, ask_change=_ask if _is_terminal() else None, signals=True)
+        deps = Deps(
+            clock=LoopClock(),
+            environ=environ,
+            listener=shown,
+            ask_change=_ask if _is_terminal() else None,
+            signals=True,
+            state=state_folder(os.environ),
+        )
+        if pipe is not None:
+            deps = replace(deps, on_start=pipe.started, on_met=pipe.met, on_known=pipe.came, on_result=pipe.came)
         return await run_job(spec, deps, options)
 
     with shown:
@@ -143,15 +175,34 @@ def execute(spec: Any, job: Path, flags: dict[str, Any]) -> int:
             shown.failed(BatchLLMError("interrupted before anything was sent"))
             return 130
         simulated = all(model.provider == "simulated" for model in spec.models.values())
-        shown.finished(summary, job=_words(job, flags), simulated=simulated)
+        shown.finished(summary, job=words_of(job, flags), simulated=simulated)
     try:
-        if to_stdout:
+        if pipe is not None:
+            pipe.close()
+        elif to_stdout:
             _print_results(summary)
         if flags["as_json"]:
             click.echo(json.text(summary.as_dict()), err=to_stdout)
     except OSError as error:
         return _output_lost(error, int(summary.exit_code))
     return int(summary.exit_code)
+
+
+def _hold_to(spec: Any, environ: Any, options: Any, flags: dict[str, Any]) -> None:
+    """Raises SpecError when the job is no longer what was planned."""
+    import time
+
+    from batchllm.core.errors import Problem, SpecError
+    from batchllm.engine.plan_drift import check_drift, read_plan
+
+    if options.stream is not None:
+        raise SpecError(Problem(file="--plan", message="needs files: rows of a pipe can't be counted before they are sent"))
+    text = flags["drift"] or "10%"
+    percent = _SAMPLE.match(text.strip())
+    if percent is None:
+        raise SpecError(Problem(file="--drift", message=f"expected a percentage such as 10%, got {text!r}"))
+    file = str(flags["plan"])
+    check_drift(read_plan(flags["plan"]), file, spec, environ, options, bound=float(percent[1]) / 100, utc=time.time())
 
 
 def _output_lost(error: OSError, exit_code: int) -> int:
@@ -180,11 +231,15 @@ def _loop_factory() -> Any:
 
 
 def _run(main: Any) -> Any:
+    # A row makes hundreds of objects and no cycles: looking for cycles at every 700th object was a fifth of a run's CPU. (Only here: a program's own collector is its own.)
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(main())
 
 
-def _options(flags: dict[str, Any]) -> Any:
+def options_of(flags: dict[str, Any]) -> Any:
+    """The options of a run that flags stand for."""
     from batchllm.core.errors import Problem, SpecError
     from batchllm.core.nouns import Code
     from batchllm.engine import RunOptions
@@ -231,7 +286,7 @@ def _ask(counts: Any) -> str:
     return {"r": "rerun", "k": "keep", "s": "refuse"}[answer]
 
 
-def _words(job: Path, flags: dict[str, Any]) -> str:
+def words_of(job: Path, flags: dict[str, Any]) -> str:
     """How the user named the job, with the flags that pick its store: other commands take them, too."""
     named = [(f"--{name}", str(flags[name])) for name in ("name", "store") if flags[name] is not None]
     return shlex.join([str(job), *(word for pair in named for word in pair), *(["--simulate"] if flags["simulate"] else [])])

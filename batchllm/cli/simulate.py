@@ -46,6 +46,10 @@ def _list_faults(ctx: click.Context, _param: click.Parameter, wanted: bool) -> N
 @click.option("--latency-ms", type=click.FloatRange(min=0), default=300.0, show_default=True, help="Median time to an answer (log-normal).")
 @click.option("--rpm", type=click.IntRange(min=1), help="Requests per minute and model.  [default: unlimited]")
 @click.option("--tpm", type=click.IntRange(min=1), help="Tokens per minute and model.  [default: unlimited]")
+@click.option("--itpm", type=click.IntRange(min=1), help="Input tokens per minute and model.  [default: unlimited]")
+@click.option("--otpm", type=click.IntRange(min=1), help="Output tokens per minute and model, as they are produced.  [default: unlimited]")
+@click.option("--rpd", type=click.IntRange(min=1), help="Requests per day and model.  [default: unlimited]")
+@click.option("--tpd", type=click.IntRange(min=1), help="Tokens per day and model.  [default: unlimited]")
 @click.option(
     "--burst-seconds",
     type=click.FloatRange(min=0, min_open=True),
@@ -62,7 +66,8 @@ def command(port: int, host: str, keys: tuple[str, ...], **options: Any) -> None
     """Serve a wire-compatible provider simulator.
 
     Deterministic answers, rate limits with the real headers and errors, faults on demand, and an audit log of what was executed, billed and delivered
-    (GET /_audit as JSONL, GET /_audit/summary). OpenAI's chat completions are under /v1. Ends on Ctrl-C.
+    (GET /_audit as JSONL, GET /_audit/summary). It speaks OpenAI's wire (chat completions, responses, completions, embeddings, models; under /v1), Anthropic's
+    (/v1/messages), Gemini's (/v1beta) and Ollama's (/api), each also streamed. Ends on Ctrl-C.
     """
     import asyncio
 

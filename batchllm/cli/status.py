@@ -19,6 +19,7 @@ _EPILOG = """\b
 Examples:
   batchllm status jobs/quickstart.yaml
   batchllm status reviews.yaml --watch
+  batchllm status reviews.yaml --by-model --gold label
   batchllm status reviews.db --json | jq .rows"""
 _PLAIN_SECONDS = 10.0
 
@@ -27,15 +28,37 @@ _PLAIN_SECONDS = 10.0
 @job_argument
 @click.option("--watch", is_flag=True, help="Look again every second until the run ends; Ctrl-C leaves (the run goes on).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout (with --watch one a second).")
-def command(job: str, store: Path | None, name: str | None, simulate: bool, watch: bool, as_json: bool) -> None:
+@click.option("--by-model", is_flag=True, help="Models side by side: rows, cost, latency, valid answers, length.")
+@click.option("--gold", metavar="COLUMN", help="With --by-model: a kept input column that holds the right answer; shows how many agree with it.")
+def command(job: str, store: Path | None, name: str | None, simulate: bool, watch: bool, as_json: bool, by_model: bool, gold: str | None) -> None:
     """Done, failed and pending rows, spend, what may have been billed, rates, errors by code. Works while a run goes on."""
+    if gold is not None and not by_model:
+        raise click.UsageError("--gold compares models: give --by-model, too")
+    if by_model and watch:
+        raise click.UsageError("--by-model looks once; leave --watch out")
     found = find(job, store=store, name=name, simulate=simulate)
+    if by_model:
+        _compare(found, gold, as_json=as_json)
+        return
     if not watch:
         _show(found, as_json=as_json)
         return
     # Leaving is what Ctrl-C is for here: it is no failure.
     with contextlib.suppress(KeyboardInterrupt):
         _watch(found, as_json=as_json)
+
+
+def _compare(found: Job, gold: str | None, *, as_json: bool) -> None:
+    from batchllm.core import json
+    from batchllm.report.by_model import by_model, model_lines
+
+    with found.read() as reader:
+        figures = by_model(reader, gold)
+    if as_json:
+        click.echo(json.text({"models": [one.as_dict(gold=gold is not None) for one in figures]}))
+        return
+    for line in model_lines(figures, gold=gold):
+        click.echo(line, err=True)
 
 
 def _look(found: Job) -> JobState:

@@ -26,6 +26,21 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """A part of a budget is used (`budget.alerts`); a `Note` says it to people as well."""
+
+    job: str
+    budget: str
+    """The key of the spec that sets it: `budget.usd_per_day`."""
+    fraction: float
+    used: float
+    """Dollars or tokens."""
+    cap: float
+    unit: Literal["usd", "tokens"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """Where the run stands, a few times a second."""
 
@@ -46,7 +61,9 @@ class Progress:
     limited_by: str | None
     eta_seconds: float | None
     seconds: float
+    waits_until_utc: float | None = None
+    """When the window opens that everybody waits for (`budget.when_used_up: wait`), seconds since 1970."""
 
 
-Event = RowsCompared | Note | Progress
+Event = RowsCompared | Note | Progress | Alert
 Listener = Callable[[Event], None]

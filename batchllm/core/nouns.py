@@ -8,12 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self, TypeVar
+
+
+class Model(Protocol):
+    """What `Result.parsed_as` asks of a class; pydantic's models have it."""
+
+    @classmethod
+    def model_validate(cls, obj: Any, /) -> Self:
+        """An instance of plain data."""
+
+
+M = TypeVar("M", bound=Model)
 
 Endpoint = Literal["chat", "completions", "embeddings", "responses"]
 Status = Literal["ok", "failed"]
 Billed = Literal["no", "maybe", "yes"]
-AttemptKind = Literal["first", "retry", "repair", "fallback", "escalation"]
+AttemptKind = Literal["first", "retry", "repair", "fallback", "escalation", "turn"]
+"""`turn`: a further request of a row whose model called tools (Python API)."""
 
 
 class Code(StrEnum):
@@ -28,6 +40,7 @@ class Code(StrEnum):
     REFUSED = "refused"
     TRUNCATED = "truncated"
     INVALID_OUTPUT = "invalid_output"
+    TOOL_TURNS = "tool_turns"
     RATE_LIMITED = "rate_limited"
     UNAVAILABLE = "unavailable"
     TIMEOUT = "timeout"
@@ -84,6 +97,16 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The form that answers must have (`output.schema`, `output.choices`), as requests carry it. Made once per run."""
+
+    response_format: Mapping[str, Any]
+    """OpenAI's `{"type": "json_schema", ...}`; it is the lowest layer of a request's parameters, so that a spec can overrule it, or take it away with null."""
+    digest: str
+    """Of what the user wrote: it stands in the fingerprint for `response_format`, whose details may change with versions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """The logical request to one model: what a fingerprint is taken of, and what a codec encodes."""
 
@@ -93,6 +116,8 @@ class Request:
     """Merged parameters, OpenAI chat-completions names; no nulls."""
     body: Mapping[str, Any] = field(default_factory=dict)
     """Raw parts of the wire body from the model's spec, merged last."""
+    wanted: Wanted | None = None
+    """The form that the answer must have; codecs read `params["response_format"]` only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +129,8 @@ class Usage:
     cached_input_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    """Those of the cache-write tokens that were written for an hour; they cost more."""
 
 
 Finish = Literal["stop", "length", "tool", "filter", "refusal", "error", "unknown"]
@@ -231,6 +258,10 @@ class Result:
     latency_seconds: float | None = None
     """Of the accepted attempt."""
     shared_from: str | None = None
+    samples: Sequence[Mapping[str, Any]] | None = None
+    """All answers of a row that has several (`samples`), each with `output`, `parsed` and `finish_reason`; those of the result itself are one of them."""
+    agreement: float | None = None
+    """Of these, the part that votes as the result does (`output.vote`), 0 to 1."""
     input: Mapping[str, Any] | None = None
     """The kept input columns."""
     error: RowError | None = None
@@ -240,8 +271,21 @@ class Result:
         """Whether there is an answer."""
         return self.status == "ok"
 
+    def parsed_as(self, model: type[M]) -> M:
+        """`parsed` as an instance of a pydantic model. Raises ValueError for a row without an answer, and what the model raises for one that doesn't fit."""
+        if not self.ok:
+            raise ValueError(f"row {self.row} has no answer: {self.error.code if self.error is not None else self.status}")
+        return model.model_validate(self.parsed)
+
     def as_dict(self) -> dict[str, Any]:
-        """The line of the results file (contract 3)."""
+        """The line of the results file (contract 3); `samples` and `agreement` are there where a row has several answers."""
+        line = self._line()
+        if self.samples is not None:
+            line["samples"] = [dict(sample) for sample in self.samples]
+            line["agreement"] = self.agreement
+        return line
+
+    def _line(self) -> dict[str, Any]:
         usage = self.usage
         error = self.error
         return {

@@ -86,6 +86,17 @@ def limits(provider: str, model_id: str, *, base_url: str | None = None) -> Mode
     return ModelFacts(context_window=window, max_output_tokens=output)
 
 
+def documented(account: str, model_id: str) -> ModelFacts:
+    """What is listed here of a model at the book's provider."""
+    window, output = _known(account, model_id)
+    return ModelFacts(context_window=window, max_output_tokens=output)
+
+
+def known_models() -> list[tuple[str, str]]:
+    """(provider in the book, model id) of every model that is listed here."""
+    return [(account, model_id) for account, models in _KNOWN.items() for model_id in models]
+
+
 def _simulated(model_id: str) -> ModelFacts:
     for account in ("openai", "anthropic", "google"):
         window, output = _known(account, model_id)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from batchllm.cost import accounts
 from batchllm.cost.prices import Prices, Table, from_spec, rate_from_usd, tiers_from_rates
+from batchllm.cost.updates import current
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider
@@ -96,9 +97,7 @@ def _find(provider: str, model_id: str, base_url: str | None) -> tuple[Provider,
 
 
 def _account_by_url(base_url: str) -> str | None:
-    from genai_prices.data_snapshot import get_snapshot
-
-    for provider in get_snapshot().providers:
+    for provider in current().snapshot.providers:
         match = re.match(provider.api_pattern, base_url)
         # The book's patterns are open-ended: `https://api.groq.com.example.net` would match as well.
         if match and (match.group().endswith(("/", ".")) or base_url[match.end() : match.end() + 1] in ("", "/", ":")):
@@ -107,13 +106,11 @@ def _account_by_url(base_url: str) -> str | None:
 
 
 def _find_at(account: str, model_id: str) -> tuple[Provider, ModelInfo] | None:
-    from genai_prices.data_snapshot import get_snapshot
-
     if model_id.startswith("ft:") or ".ft-" in model_id or ":ft-" in model_id:
         return None
     try:
         # Not through find_provider_model: it keeps every name it is asked for, and names come from answers.
-        snapshot = get_snapshot()
+        snapshot = current().snapshot
         provider = snapshot.find_provider(None, account, None)
         model = provider.find_model(model_id, all_providers=snapshot.providers)
     except LookupError:
@@ -122,15 +119,13 @@ def _find_at(account: str, model_id: str) -> tuple[Provider, ModelInfo] | None:
 
 
 def _prices(provider: Provider, model: ModelInfo, *, utc: float, service_tier: str | None) -> Prices | None:
-    from genai_prices import __version__
-
     now = datetime.fromtimestamp(utc, UTC)
     table = _table(provider, model, now, service_tier)
     if table is None:
         return None
     valid_until: float | None = None
     others: list[Table] = []
-    for moment in sorted(set(_changes(model, now))):
+    for moment in sorted(set(changes(model, now))):
         later = _table(provider, model, moment, service_tier)
         if later == table:
             continue
@@ -138,10 +133,10 @@ def _prices(provider: Provider, model: ModelInfo, *, utc: float, service_tier: s
             valid_until = moment.timestamp()
         if moment <= now + _HORIZON and later is not None and later not in others:
             others.append(later)
-    return Prices(version=f"genai-prices {__version__}", tiers=table, other_hours=tuple(others), valid_until_utc=valid_until)
+    return Prices(version=current().version, tiers=table, other_hours=tuple(others), valid_until_utc=valid_until)
 
 
-def _changes(model: ModelInfo, now: datetime) -> Iterator[datetime]:
+def changes(model: ModelInfo, now: datetime) -> Iterator[datetime]:
     """Every later moment at which a dated or hourly price of the model begins or ends, hours for the next two days."""
     from genai_prices.types import StartDateConstraint, TimeOfDateConstraint
 
@@ -159,20 +154,23 @@ def _changes(model: ModelInfo, now: datetime) -> Iterator[datetime]:
 
 def _table(provider: Provider, model: ModelInfo, moment: datetime, service_tier: str | None) -> Table | None:
     tier = service_tier or ""
-    context = None if tier in _STANDARD_TIERS else {"service_tier": tier}
-    if context and tier not in _CHEAPER_TIERS and not _has_tier(model, tier, moment):
+    if tier in _STANDARD_TIERS:
+        return table_of(model.get_prices(moment, None), provider, model)
+    # Anthropic's dearer way is a `speed`, everybody else's a tier.
+    contexts = [context for key in ("service_tier", "speed") if _has(model, context := {key: tier}, moment)]
+    if not contexts and tier not in _CHEAPER_TIERS:
         return None
-    return _table_of(model.get_prices(moment, context), provider, model)
+    return table_of(model.get_prices(moment, contexts[0] if contexts else {"service_tier": tier}), provider, model)
 
 
-def _has_tier(model: ModelInfo, tier: str, moment: datetime) -> bool:
+def _has(model: ModelInfo, context: dict[str, str], moment: datetime) -> bool:
     return any(
-        variant.when == {"service_tier": tier} and (variant.constraint is None or variant.constraint.active(moment)) and variant.prices.__dict__
+        variant.when == context and (variant.constraint is None or variant.constraint.active(moment)) and variant.prices.__dict__
         for variant in model.price_variants or ()
     )
 
 
-def _table_of(price: ModelPrice, provider: Provider, model: ModelInfo) -> Table | None:
+def table_of(price: ModelPrice, provider: Provider, model: ModelInfo) -> Table | None:
     """The book's decimals as integers; None where input and output tokens do not settle the bill."""
     units = {key: value for key, value in price.__dict__.items() if value is not None and not key.startswith("_")}
     if units.keys() - _UNITS.keys() - _ON_DEMAND or _MORE_THAN_TEXT.search(model.id) or provider.id == "perplexity":

@@ -74,7 +74,7 @@ class Prices:
     def price(self, usage: Usage, *, hour_cache: bool = False) -> int:
         """Exact cost of a usage in pico-dollars, by the rates of this table's own hours.
 
-        `hour_cache`: the request asked for a cache lifetime of an hour (Anthropic's `ttl: 1h`); the usage does not tell. A usage whose cached
+        `hour_cache`: all that was written to a cache was written for an hour, whatever the usage says of it. A usage whose cached
         tokens exceed its input comes from a server that does not count them in: then all of them are charged beside it.
         """
         total = usage.input_tokens
@@ -88,8 +88,9 @@ class Prices:
         for above in self.tiers:
             if total > above.above_input_tokens:
                 tier = above
-        write_rate = tier.cache_write_1h if hour_cache else tier.cache_write
-        return fresh * tier.input + cached * tier.cached_input + written * write_rate + usage.output_tokens * tier.output
+        hour = written if hour_cache else min(written, usage.cache_write_1h_tokens)
+        writes = (written - hour) * tier.cache_write + hour * tier.cache_write_1h
+        return fresh * tier.input + cached * tier.cached_input + writes + usage.output_tokens * tier.output
 
     def worst(self, input_tokens: int, output_tokens: int) -> int:
         """The most that a request with at most these tokens can cost, in pico-dollars: every token of input at the dearest of fresh, cached and

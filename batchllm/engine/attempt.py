@@ -9,41 +9,57 @@ If the process dies
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import anyio.to_thread
 
 from batchllm.admit import Closed, Evicted
 from batchllm.admit.admission import Lease
-from batchllm.core.nouns import Fault, Kind, Reply, RowError
-from batchllm.core.wire import HttpReply
+from batchllm.admit.charging import NOTHING, Charging
+from batchllm.core.nouns import Code, Fault, Kind, Reply, Request, RowError, Usage
+from batchllm.core.wire import HttpCall, HttpReply
+from batchllm.engine.exchange import Exchange, exchange
 from batchllm.engine.work import Work
-from batchllm.retry.decide import Again, Decision, Down, Fail, ModelOut, Refused, RetryPolicy, Tally, decide, row_error
+from batchllm.retry.decide import Again, Decision, Down, Fail, Improve, ModelOut, Refused, RetryPolicy, Tally, decide, row_error
+from batchllm.retry.improve import improve
 from batchllm.retry.judge import judge
+from batchllm.rows.media import attachments, loaded, without_content
 from batchllm.store.records import AttemptEnd, AttemptStart, Body
+from batchllm.validate import Parsed
 
 if TYPE_CHECKING:
     from batchllm.engine.context import Context
     from batchllm.engine.lane import Lane, Prepared
 
 _MESSAGE_CHARACTERS = 500
-_NOTHING = {"rpm": 0.0, "tpm": 0.0}
 
 
 class Accepted:
     """The answer is good; it is written down together with its attempt."""
 
-    __slots__ = ("attempt_id", "latency_seconds", "reply", "sent_at")
+    __slots__ = ("attempt_id", "echo", "is_turn", "latency_seconds", "parsed", "reply", "sent_at")
 
-    def __init__(self, reply: Reply, attempt_id: int, latency_seconds: float, sent_at: float) -> None:
+    def __init__(
+        self, reply: Reply, parsed: Parsed | None, attempt_id: int, latency_seconds: float, sent_at: float, *, is_turn: bool = False
+    ) -> None:
         self.reply = reply
+        self.parsed = parsed
+        """Its value, where answers must have a form."""
+        self.is_turn = is_turn
+        """Whether it calls functions of the program: the row's answer is still to come."""
         self.attempt_id = attempt_id
         self.latency_seconds = latency_seconds
         self.sent_at = sent_at
+        self.echo = False
+        """Whether another row of the same request tells what it says of the endpoint."""
 
 
 class Rejected:
     """No good answer: what to do, and the text that came, if any (a refusal's text is kept)."""
 
-    __slots__ = ("attempt_id", "decision", "fault", "latency_seconds", "reply", "sent_at")
+    __slots__ = ("attempt_id", "decision", "echo", "fault", "latency_seconds", "reply", "sent_at")
 
     def __init__(
         self, decision: Decision, *, fault: Fault | None, reply: Reply | None, attempt_id: int, latency_seconds: float, sent_at: float
@@ -54,91 +70,139 @@ class Rejected:
         self.attempt_id = attempt_id
         self.latency_seconds = latency_seconds
         self.sent_at = sent_at
+        self.echo = False
+        """Whether another row of the same request tells what it says of the endpoint."""
+
+
+class Settles(Protocol):
+    """What ends a row's reservation: a lease, or its part of one."""
+
+    def end(
+        self,
+        *,
+        used: dict[str, float] | None,
+        cost_pico: int | None,
+        maybe: bool,
+        tokens: int | None = None,
+        worst_pico: int | None = None,
+        worst_tokens: int | None = None,
+    ) -> None: ...
 
 
 async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> Accepted | Rejected:
     """Sends one request for a row. Raises Closed when the run takes no more; the row then stays pending."""
-    lease = await _admitted(run, lane, work, prepared)
-    if lane.out is not None:
-        # It went out while this row waited at the door.
-        lease.end(used=_NOTHING, cost_pico=None, maybe=False)
-        raise LaneOut
-    if prepared.reserve_pico is None and lane.purse.cap_pico is not None:
-        # A cap was set while this row waited at the door, and nobody knows the most that it can cost.
-        lease.end(used=_NOTHING, cost_pico=None, maybe=False)
-        raise Unbounded
-    clock = run.clock
-    attempt_id = run.next_attempt_id()
-    utc = clock.utc()
-    prices = lane.prices(utc, prepared.tier)
-    start = AttemptStart(
-        attempt_id,
-        work.row_key,
-        work.attempts + 1,
-        work.kind,
-        lane.deployment_id,
-        int(lane.simulated),
-        utc,
-        prepared.reserve_pico,
-        prices.version if prices is not None else None,
-        run.number,
-    )
-    journalled = run.writer.journal(start)
-    try:
-        await journalled
-        if run.stopper.stop is not None:
-            raise Closed  # noqa: TRY301 - the same way out as a cancellation: nothing was sent
-    except BaseException:
-        # Nothing has left, so there was no attempt. (If the journal's commit failed, the store is gone and this fails with it.)
+    if lane.packer is not None and prepared.request.endpoint == "embeddings":
+        seat = lane.packer.seat(work, prepared)
+        if seat is not None:
+            return await lane.packer.ride(run, lane, seat)
+    lease, attempt_id = await _journalled(run, lane, work, prepared)
+    while lease.lapsed:
+        # Midnight came between the door and the disk: the new day's budget has not been asked.
         run.unsend(attempt_id)
-        lease.end(used=_NOTHING, cost_pico=None, maybe=False)
-        raise
+        lease.end(used=NOTHING, cost_pico=None, maybe=False, tokens=0)
+        lease, attempt_id = await _journalled(run, lane, work, prepared)
+    clock = run.clock
+    utc = lease.sent_utc
     work.attempts += 1
     sent_at = clock.now()
     run.sent()
+    request = prepared.request
+    shown: Sequence[tuple[bytes, bytes]] = ()
     try:
-        call = lane.codec.encode(prepared.request, client_request_id=f"{run.job_id}.{work.row_key}.{work.attempts}" if lane.tags else None)
-        came = await lane.transport.send(call, timeout_seconds=run.timeout_seconds)
+        if attachments(request.messages):
+            request, shown = await _with_files(run, request)
+        tag = f"{run.job_id}.{work.row_key}.{work.attempts}" if lane.tags else None
+        codec = lane.codec(request.endpoint)
+        call: HttpCall | None = codec.encode(request, client_request_id=tag, stream=lane.streams)
     except asyncio.CancelledError:
-        run.writer.end(_end(attempt_id, clock.utc(), outcome="cancelled", billed="maybe"), None)
-        lease.end(used=None, cost_pico=None, maybe=True)
+        # Files were being read: nothing has left.
+        run.unsend(attempt_id)
+        lease.end(used=NOTHING, cost_pico=None, maybe=False, tokens=0)
         raise
     except (TypeError, ValueError) as error:
-        # JSON can't carry it (a lone surrogate, an integer beyond 64 bits): nothing was sent.
-        came = Fault(kind=Kind.BAD_REQUEST, message=f"the request can't be written as JSON: {error}", billed="no", counts=False)
-        call = None
-    ended_at = clock.now()
-    latency = ended_at - sent_at
-    body = None
-    if isinstance(came, HttpReply):
-        # Before anybody reads it: a provider that echoes a key must not bring it into an answer, an error or the store.
-        clean = run.scrubber.reply(came.body)
-        if clean is not came.body:
-            came = HttpReply(status=came.status, body=clean, headers=came.headers)
-        outcome: Reply | Fault = lane.codec.decode(came)
-        if lane.reads_hints:
-            hints = lane.codec.hints(came.headers)
-            if hints:
-                run.weather.hinted(lane, hints)
+        # JSON can't carry it (a lone surrogate, an integer beyond 64 bits), or this wire can't (audio, say): nothing was sent.
+        unwritten = Fault(kind=Kind.BAD_REQUEST, message=f"the request can't be written: {error}", billed="no", counts=False)
+        got, call = Exchange(unwritten, unwritten, None, None), None
     else:
-        outcome = came
+        assert call is not None
+        if len(codec.warnings) > lane.warned:
+            run.warn(lane, codec)
+        try:
+            got = await exchange(run, lane, codec, call)
+        except asyncio.CancelledError:
+            run.writer.end(cancelled(attempt_id, clock.utc()), None)
+            lease.end(used=None, cost_pico=None, maybe=True, worst_pico=prepared.reserve_pico, worst_tokens=prepared.reserve_tokens)
+            raise
+    if lane.reads_hints and isinstance(got.came, HttpReply):
+        hints = codec.hints(got.came.headers)
+        if hints:
+            run.weather.hinted(lane, hints)
+    request_body = without_content(call.body, shown) if call is not None else None
+    return conclude(run, lane, work, prepared, lease, attempt_id, got, request_body, sent_at=sent_at, sent_utc=utc)
+
+
+def conclude(
+    run: Context,
+    lane: Lane,
+    work: Work,
+    prepared: Prepared,
+    lease: Settles,
+    attempt_id: int,
+    got: Exchange,
+    request_body: bytes | None,
+    *,
+    sent_at: float,
+    sent_utc: float,
+) -> Accepted | Rejected:
+    """Judges, prices and settles what came for a row. `request_body`: for the store; None: bodies of this attempt aren't kept."""
+    clock = run.clock
+    latency = clock.now() - sent_at
+    body = None
+    came, outcome = got.came, got.outcome
+    first = got.first_token_at - sent_at if got.first_token_at is not None else None
     if isinstance(outcome, Fault):
         # Its words go to the store, to notes and into the run's message; those of the transport name the host, which a variable may have filled in.
         outcome = run.without_secrets(outcome)
     verdict = judge(outcome, on_length=run.on_length) if isinstance(outcome, Reply) else outcome
-    if run.keeps_body(failed=verdict is not None) and call is not None:
-        response = came.body if isinstance(came, HttpReply) else None
-        body = Body(attempt_id, work.row_key, work.attempts, run.scrubbed(call.body), None if response is None else run.scrubbed(response))
+    parsed: Parsed | None = None
+    is_turn = verdict is None and run.tools is not None and isinstance(outcome, Reply) and run.tools.goes_on(outcome, prepared.request)
+    if is_turn:
+        assert run.tools is not None
+        work.turns += 1
+        verdict = run.tools.problem(work.turns)
+    elif verdict is None and run.answers.checks and isinstance(outcome, Reply):
+        read = run.answers.read(outcome, work.fields)
+        if isinstance(read, RowError):
+            verdict = read
+        else:
+            parsed = read
+    if run.keeps_body(failed=verdict is not None) and request_body is not None:
+        body = Body(attempt_id, work.row_key, work.attempts, run.scrubbed(request_body), None if got.body is None else run.scrubbed(got.body))
     reply = outcome if isinstance(outcome, Reply) else None
     if verdict is None and reply is not None:
-        _settle(run, lane, work, prepared, lease, attempt_id, reply, None, 200, body, outcome="ok", sent_utc=utc, now_utc=clock.utc())
-        return Accepted(reply, attempt_id, latency, sent_at)
-    decision = _decided(run, lane, work, verdict)
+        settle(
+            run,
+            lane,
+            work,
+            prepared,
+            lease,
+            attempt_id,
+            reply,
+            None,
+            200,
+            body,
+            outcome="ok",
+            sent_utc=sent_utc,
+            now_utc=clock.utc(),
+            first_token_seconds=first,
+        )
+        return Accepted(reply, parsed, attempt_id, latency, sent_at, is_turn=is_turn)
+    decision = _decided(run, lane, work, verdict, prepared)
     fault = verdict if isinstance(verdict, Fault) else None
     status = came.status if isinstance(came, HttpReply) else None
     assert verdict is not None
     code = verdict.code if isinstance(verdict, RowError) else row_error(verdict).code
-    _settle(
+    settle(
         run,
         lane,
         work,
@@ -150,17 +214,77 @@ async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
         status,
         body,
         outcome=str(code),
-        sent_utc=utc,
+        sent_utc=sent_utc,
         now_utc=clock.utc(),
         decision=decision,
+        words=verdict.message,
+        first_token_seconds=first,
     )
     return Rejected(decision, fault=fault, reply=reply, attempt_id=attempt_id, latency_seconds=latency, sent_at=sent_at)
 
 
+async def _with_files(run: Context, request: Request) -> tuple[Request, Sequence[tuple[bytes, bytes]]]:
+    """The request with its files' content, and what a kept body shows of them. Read at the last moment: only what is in flight is in memory."""
+    if run.inline:
+        messages, shown = loaded(request.messages)
+    else:
+        messages, shown = await anyio.to_thread.run_sync(loaded, request.messages)
+    return replace(request, messages=messages), shown
+
+
+async def _journalled(run: Context, lane: Lane, work: Work, prepared: Prepared) -> tuple[Lease, int]:
+    """Admitted and on disk: from here on, the request may leave. The moment of admission is what the store calls the time of sending."""
+    lease = await _admitted(run, lane, work, prepared)
+    if lane.out is not None:
+        # It went out while this row waited at the door.
+        lease.end(used=NOTHING, cost_pico=None, maybe=False, tokens=0)
+        raise LaneOut
+    if lane.unbounded(prepared):
+        # A cap was set while this row waited at the door, and nobody knows the most that it can cost.
+        lease.end(used=NOTHING, cost_pico=None, maybe=False, tokens=0)
+        raise Unbounded
+    attempt_id = run.next_attempt_id()
+    journalled = run.writer.journal(started(run, lane, work, prepared, attempt_id, lease.sent_utc))
+    try:
+        await journalled
+        if run.stopper.stop is not None:
+            raise Closed  # noqa: TRY301 - the same way out as a cancellation: nothing was sent
+    except BaseException:
+        # Nothing has left, so there was no attempt. (If the journal's commit failed, the store is gone and this fails with it.)
+        run.unsend(attempt_id)
+        lease.end(used=NOTHING, cost_pico=None, maybe=False, tokens=0)
+        raise
+    return lease, attempt_id
+
+
+def started(run: Context, lane: Lane, work: Work, prepared: Prepared, attempt_id: int, sent_utc: float, *, pack: int | None = None) -> AttemptStart:
+    """The journal's entry of an attempt that is about to leave."""
+    prices = lane.prices(sent_utc, prepared.tier)
+    return AttemptStart(
+        attempt_id,
+        work.row_key,
+        work.attempts + 1,
+        work.kind,
+        lane.deployment_id,
+        int(lane.simulated),
+        sent_utc,
+        prepared.reserve_pico,
+        prices.version if prices is not None else None,
+        run.number,
+        prepared.reserve_tokens,
+        work.route,
+        pack,
+        work.trimmed or None,
+    )
+
+
 async def _admitted(run: Context, lane: Lane, work: Work, prepared: Prepared) -> Lease:
+    held, tokens = prepared.held
     while True:
         try:
-            return await run.admission.reserve(lane.queue, prepared.amounts, prepared.reserve_pico or 0, ticket=work.ticket)
+            return await run.admission.reserve(
+                lane.queue, prepared.amounts, held, tokens=tokens, ticket=work.ticket, fresh=lambda: lane.amounts(prepared)
+            )
         except Evicted:
             if run.falls_back(lane, work):
                 raise LaneOut from None
@@ -174,11 +298,16 @@ class LaneOut(Exception):  # noqa: N818 - a state, not a fault
     """The model went out, or down with `on_outage: fallback`, while the row waited for it."""
 
 
-def _decided(run: Context, lane: Lane, work: Work, verdict: RowError | Fault | None) -> Decision:
+def _decided(run: Context, lane: Lane, work: Work, verdict: RowError | Fault | None, prepared: Prepared) -> Decision:
     if isinstance(verdict, RowError):
-        return Fail(error=verdict)
+        return _judged(run, lane, work, verdict)
     assert verdict is not None
+    if verdict.kind is Kind.RATE and (limit := lane.larger_than(prepared)) is not None:
+        # Not every provider says so, and a request that can never pass would be refused for ever.
+        verdict = replace(verdict, kind=Kind.OVERSIZE, message=f"the request is larger than the whole limit ({limit}): {verdict.message}")
     if run.weather.excuses(lane, work, verdict):
+        # Another row is the next probe: this one may hang by itself, and would keep the endpoint down for ever.
+        work.ticket = run.admission.ticket()
         return Down(wait_seconds=verdict.wait_seconds)
     error = row_error(verdict)
     words = (lane.name, verdict.http_status, verdict.message)
@@ -198,12 +327,19 @@ def _decided(run: Context, lane: Lane, work: Work, verdict: RowError | Fault | N
     return decision
 
 
-def _settle(
+def _judged(run: Context, lane: Lane, work: Work, error: RowError) -> Decision:
+    """An answer came and isn't good enough."""
+    work.failures[lane.name] = failures = work.failures.get(lane.name, 0) + 1
+    work.invalid += error.code is Code.INVALID_OUTPUT
+    return improve(error, invalid=work.invalid, failures=failures, policy=run.answers.policy, max_attempts=run.policy.max_attempts)
+
+
+def settle(
     run: Context,
     lane: Lane,
     work: Work,
     prepared: Prepared,
-    lease: Lease,
+    lease: Settles,
     attempt_id: int,
     reply: Reply | None,
     fault: Fault | None,
@@ -214,6 +350,8 @@ def _settle(
     sent_utc: float,
     now_utc: float,
     decision: Decision | None = None,
+    words: str | None = None,
+    first_token_seconds: float | None = None,
 ) -> None:
     """Books what the attempt cost and gives back what it didn't use. In memory after the queue: commits keep that order."""
     usage = reply.usage if reply is not None else fault.usage if fault is not None else None
@@ -224,7 +362,10 @@ def _settle(
         tier = (reply.service_tier if reply is not None else None) or prepared.tier
         prices = lane.prices_of_answer(reply.provider_model if reply is not None else None, sent_utc, tier)
         cost = prices.price(usage) if prices is not None else None
-        if billed == "maybe":
+        if cost is None and prepared.reserve_pico is not None:
+            # Billed at a price that nobody knows (a service tier of the provider's choice): what was reserved for it is the best guess, and never nothing.
+            billed = "maybe"
+        elif billed == "maybe":
             billed = "yes"
     elif billed == "no":
         cost = 0
@@ -240,7 +381,7 @@ def _settle(
             now_utc,
             status,
             outcome,
-            int(isinstance(decision, Again | Fail)),
+            int(isinstance(decision, Again | Fail | Improve)),
             int(isinstance(decision, Refused) or (isinstance(decision, Down) and status is not None)),
             billed,
             cost,
@@ -251,35 +392,64 @@ def _settle(
             usage.cache_write_tokens if usage is not None else None,
             usage.reasoning_tokens if usage is not None else None,
             reply.request_id if reply is not None else fault.request_id if fault is not None else None,
-            run.scrubber.text(fault.message[:_MESSAGE_CHARACTERS]) if fault is not None else None,
+            run.scrubber.text(words[:_MESSAGE_CHARACTERS]) if words is not None else None,
+            first_token_seconds,
             attempt_id,
         ),
         body,
     )
     lease.end(
-        used=_used((usage.input_tokens + usage.output_tokens) or None if usage is not None else None, fault, decision), cost_pico=cost, maybe=maybe
+        used=_used(lane.charging, usage, fault, decision),
+        cost_pico=cost,
+        maybe=maybe,
+        tokens=_used_tokens(usage, billed, prepared),
+        worst_pico=prepared.reserve_pico,
+        worst_tokens=prepared.reserve_tokens,
     )
     if usage is not None:
-        lane.learn(prepared.estimate, usage.input_tokens, usage.output_tokens)
+        lane.learn(prepared.estimate, usage)
         run.used_tokens(usage.input_tokens + usage.output_tokens)
-    if lane.purse.overdrawn:
-        run.overdrawn(lane.purse)
+    for cap in lane.caps:
+        if cap.purse.overdrawn:
+            run.overdrawn(cap)
 
 
-def _used(tokens: int | None, fault: Fault | None, decision: Decision | None) -> dict[str, float] | None:
+def _used_tokens(usage: Usage | None, billed: str, prepared: Prepared) -> int | None:
+    """What budgets of tokens are charged; None: nobody knows, so the reservation stays. The store counts alike (`store.windows`)."""
+    if usage is not None:
+        return usage.input_tokens + usage.output_tokens
+    if billed == "no":
+        return 0
+    return prepared.reserve_tokens or 0 if billed == "yes" else None
+
+
+def _used(charging: Charging, usage: Usage | None, fault: Fault | None, decision: Decision | None) -> dict[str, float] | None:
     """What the provider's limits really charged; None: as reserved."""
-    if tokens is not None:
-        return {"tpm": float(tokens)}
+    if usage is not None and usage.input_tokens + usage.output_tokens:
+        return charging.used(usage)
     if fault is not None and not fault.counts:
-        return _NOTHING
+        return NOTHING
     if isinstance(decision, Refused):
-        # A refused request still counts as a request, but no tokens were worked on.
-        return {"tpm": 0.0}
+        return charging.refused()
     return None
 
 
-def _end(attempt_id: int, now_utc: float, *, outcome: str, billed: str, cost_pico: int | None = None) -> AttemptEnd:
-    return AttemptEnd(now_utc, None, outcome, 0, 0, billed, cost_pico, None, None, None, None, None, None, None, None, attempt_id)
+def cancelled(attempt_id: int, now_utc: float) -> AttemptEnd:
+    """The end of an attempt that was broken off by us: it may have been billed."""
+    return AttemptEnd(now_utc, None, "cancelled", 0, 0, "maybe", None, None, None, None, None, None, None, None, None, None, attempt_id)
 
 
-__all__ = ["Accepted", "LaneOut", "ModelOut", "Rejected", "RetryPolicy", "Unbounded", "send_one"]
+__all__ = [
+    "Accepted",
+    "LaneOut",
+    "ModelOut",
+    "Rejected",
+    "RetryPolicy",
+    "Settles",
+    "Unbounded",
+    "cancelled",
+    "conclude",
+    "send_one",
+    "settle",
+    "started",
+]

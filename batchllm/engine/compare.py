@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchllm.core.events import RowsCompared
-from batchllm.core.nouns import RowError
+from batchllm.core.nouns import RowError, Wanted
+from batchllm.engine.sampling import of_samples
 from batchllm.engine.source import Planned, Source
 from batchllm.rows.request import fingerprint, merge
 from batchllm.spec import JobSpec
@@ -35,8 +36,9 @@ class Comparison:
 class Judge:
     """Whether a stored outcome still stands for what a row asks now."""
 
-    def __init__(self, spec: JobSpec, source: Source, deployments: dict[int, Deployment]) -> None:
+    def __init__(self, spec: JobSpec, source: Source, deployments: dict[int, Deployment], wanted: Wanted | None) -> None:
         self._spec = spec
+        self._wanted = wanted
         self._source = source
         self._deployments = deployments
         self._identities = {
@@ -51,20 +53,26 @@ class Judge:
         if deployment is None:
             return False
         identity = self._deployments[deployment].identity
-        for name in planned.chain:
+        for name in planned.allowed:
             if self._identities[name] == identity:
                 model = self._spec.models[name]
-                request = merge(planned.draft, spec_request=self._spec.request, model_request=model.request, body=model.body)
-                if fingerprint(request) == stored:
+                request = merge(planned.draft, spec_request=self._spec.request, model_request=model.request, body=model.body, wanted=self._wanted)
+                if of_samples(fingerprint(request), self._spec.samples) == stored:
                     return True
         return False
 
 
 def compare(
-    connection: sqlite3.Connection, spec: JobSpec, source: Source, deployments: dict[int, Deployment], *, is_off: Callable[[], bool] = lambda: False
+    connection: sqlite3.Connection,
+    spec: JobSpec,
+    source: Source,
+    deployments: dict[int, Deployment],
+    *,
+    wanted: Wanted | None,
+    is_off: Callable[[], bool] = lambda: False,
 ) -> Comparison:
     """Reads the whole input (or its first `--limit` rows) and changes nothing. Ends soon, with a part, when `is_off` says that nobody waits any more."""
-    judge = Judge(spec, source, deployments)
+    judge = Judge(spec, source, deployments, wanted)
     intake = Intake(connection, fresh=False, stream=source.is_stream, adding=False)
     changed_ok, changed_failed = Bits(), Bits()
     new = changed = unchanged = changed_ok_rows = nth = 0

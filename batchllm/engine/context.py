@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from batchllm.admit import Admission, Purse
+from batchllm.admit import Admission, Allowance, TooDear
 from batchllm.core.clock import Clock
-from batchllm.core.events import Listener
-from batchllm.core.money import text_usd
+from batchllm.core.events import Listener, Note
 from batchllm.core.nouns import Fault
 from batchllm.core.secret import Scrubber
+from batchllm.engine.answers import Answers
+from batchllm.engine.budgets import amount_words, cap_words, mend_words
+from batchllm.engine.fit import Fit
 from batchllm.engine.outcomes import Outcomes
 from batchllm.engine.stop import Stop, Stopper
 from batchllm.engine.weather import Weather
 from batchllm.engine.work import Work
+from batchllm.providers.codec import Codec
 from batchllm.retry.decide import RetryPolicy
 from batchllm.store.writer import Writer
 
 if TYPE_CHECKING:
     from batchllm.engine.lane import Lane
+    from batchllm.engine.tool_loop import ToolLoop
     from batchllm.spec import JobSpec
 
 _RATE_SECONDS = 60.0
@@ -45,9 +49,18 @@ class Context:
         scrubber: Scrubber,
         weather: Weather,
         outcomes: Outcomes,
+        answers: Answers,
+        tools: ToolLoop | None,
+        ladder: Sequence[Lane],
         listener: Listener,
         first_attempt_id: int,
+        inline: bool = False,
     ) -> None:
+        self.inline = inline
+        """Whether all work is done in the loop's thread (virtual time)."""
+        fit = Fit(spec)
+        self.fit = fit if fit.applies else None
+        """What keeps prompts within windows, where the spec asks for it."""
         self.spec = spec
         self.number = number
         self.job_id = job_id
@@ -59,17 +72,29 @@ class Context:
         self.scrubber = scrubber
         self.weather = weather
         self.outcomes = outcomes
+        self.answers = answers
+        self.tools = tools
+        """The functions that models may call; None: the job has none."""
+        self.ladder = ladder
+        """The models that rows escalate to."""
         self.listener = listener
         self.policy = RetryPolicy(
             max_attempts=spec.retry.max_attempts, initial_seconds=spec.retry.initial_seconds, max_seconds=spec.retry.max_seconds
         )
         self.timeout_seconds = spec.retry.timeout_seconds
-        self.on_length: Literal["ok", "fail"] = "fail" if spec.output.on_length == "fail" else "ok"
+        # JSON that was cut is no answer, nor is half a label.
+        self.on_length: Literal["ok", "retry", "fail"] = spec.output.on_length
+        if answers.form is not None and self.on_length == "ok":
+            self.on_length = "fail"
         self._keep_bodies = spec.keep_bodies
         self._next_attempt = first_attempt_id
         self._marks: deque[tuple[float, int, int]] = deque()
         self.requests = 0
         self.tokens = 0
+        self.set_aside = 0
+        """Rows that a budget had no room for."""
+        self.cheapest_aside: tuple[int, TooDear] | None = None
+        """The cheapest of them: (position, what it would have taken of which cap)."""
         self.spawn: Callable[[Lane], None] = lambda _lane: None
 
     def next_attempt_id(self) -> int:
@@ -82,6 +107,12 @@ class Context:
         gone = self.writer.call(lambda connection: connection.execute("DELETE FROM attempt_log WHERE attempt_id = ?", (attempt_id,)))
         # Nobody waits for it; if the store has failed, the run hears of it elsewhere.
         gone.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def warn(self, lane: Lane, codec: Codec) -> None:
+        """Tells what a codec changed about requests so that the model takes them: each sentence once per run."""
+        for sentence in codec.warnings[lane.warned :]:
+            self.listener(Note(level="warning", text=f"model {lane.name}: {sentence}"))
+        lane.warned = len(codec.warnings)
 
     def sent(self) -> None:
         """Counts a request on its way."""
@@ -105,6 +136,11 @@ class Context:
         then, requests, tokens = self._marks[0]
         seconds = max(self.clock.now() - then, 1e-3)
         return ((self.requests - requests) / seconds * 60, (self.tokens - tokens) / seconds * 60)
+
+    @property
+    def keeps_bodies(self) -> bool:
+        """Whether any body may be kept."""
+        return self._keep_bodies != "none"
 
     def keeps_body(self, *, failed: bool) -> bool:
         """Whether the store keeps the provider's bodies of such an attempt."""
@@ -132,24 +168,34 @@ class Context:
         finally:
             lane.parked -= 1
 
-    def overdrawn(self, purse: Purse) -> None:
-        """The truth went past the cap: a provider billed more than the bound, or the cap was lowered below what is spent."""
-        words = "the provider billed more than the reserved bound; the truth is booked and nothing new is sent"
-        if purse.lowered:
-            spent, most = text_usd(purse.spent_pico), text_usd(purse.spent_pico + purse.pinned_pico)
-            words = f"the budget was lowered to {text_usd(purse.cap_pico)}, but {spent} is spent, {most} at most; raise it with --budget to go on"
+    def overdrawn(self, cap: Allowance) -> None:
+        """The truth went past a cap: a provider billed more than the bound, or the cap was lowered below what is spent. A window that is waited for just stays shut."""
+        if cap.waits:
+            return
+        words = f"the provider billed more than the reserved bound of the {cap_words(cap)}; the truth is booked and nothing new is sent"
+        if cap.purse.lowered:
+            spent = amount_words(cap, cap.purse.spent_pico)
+            most = amount_words(cap, cap.purse.spent_pico + cap.purse.pinned_pico)
+            words = f"the budget was lowered to {amount_words(cap, cap.purse.cap_pico or 0)}, but {spent} is spent, {most} at most; {mend_words(cap, now_utc=self.clock.utc())}"
+        elif self.spec.budget.reserve == "learned":
+            words = f"the {cap_words(cap)} was overshot: answers were longer than `budget.reserve: learned` had seen; the truth is booked and nothing new is sent"
         self.stopper.set(Stop(exit_code=3, stopped_by="budget", message=words))
+
+    def too_dear(self, work: Work, dear: TooDear) -> None:
+        """What is left of a budget does not do for this row, but for others: it stays pending, and the run's end names it."""
+        self.set_aside += 1
+        if self.cheapest_aside is None or dear.amount < self.cheapest_aside[1].amount:
+            self.cheapest_aside = (work.position, dear)
 
     def falls_back(self, lane: Lane, work: Work) -> bool:
         """Whether a row of an endpoint that is down moves on (`on_outage: fallback`)."""
         if self.spec.retry.on_outage != "fallback" or work.patient:
             return False
-        after = list(work.chain)[list(work.chain).index(lane) + 1 :]
-        return any(other.out is None for other in after)
+        return any(other.out is None for other in work.ahead if other is not lane)
 
     def no_live_model(self, work: Work) -> None:
         """A row whose models are all out: it stays pending, and the run says why."""
-        reasons = "; ".join(f"{lane.name}: {lane.out}" for lane in work.chain if lane.out is not None)
+        reasons = "; ".join(f"{lane.name}: {lane.out}" for lane in dict.fromkeys((*work.chain, *self.ladder)) if lane.out is not None)
         self.stopper.set(
             Stop(exit_code=4, stopped_by="provider", message=f"no model is left for row {work.position}: {reasons or 'its models are down'}")
         )

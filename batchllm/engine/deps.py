@@ -5,15 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchllm.core.clock import Clock
 from batchllm.core.events import Listener, RowsCompared
 from batchllm.core.nouns import Result
+from batchllm.core.secret import Scrubber
 from batchllm.core.wire import Transport
 from batchllm.engine.control import Control
 from batchllm.spec import ModelSpec
 from batchllm.store.writer import MakeWriter
+
+if TYPE_CHECKING:
+    from batchllm.engine.lane import Lane
 
 AskChange = Callable[[RowsCompared], str]
 """Asks a person what to do about changed answers: `rerun`, `keep` or `refuse`."""
@@ -38,14 +43,20 @@ class Deps:
     listener: Listener = _deaf
     transports: Callable[[str, ModelSpec], Transport | None] = lambda _name, _spec: None
     """A transport for a model, by name; None: the usual one."""
+    around: Callable[[Lane, Scrubber], Transport] | None = None
+    """What a model's requests go through instead of its transport, to watch them; it hands them on."""
     ask_change: AskChange | None = None
     """None: nobody is there to be asked."""
     on_result: OnResult | None = None
     """Called with results after their commit."""
     on_known: Callable[[list[Result]], None] | None = None
     """Called with results that the store has already, as their rows are met in a stream (files have theirs before the run: `Control.stands`)."""
+    on_met: Callable[[list[int]], None] | None = None
+    """Called with the positions of rows as they are met in a stream, in the order given, before any of them can have a result."""
     on_start: Callable[[Control], Awaitable[None]] | None = None
     """Awaited before the first row is read: whoever holds the control may stop the run, or hold it back."""
+    state: Path | None = None
+    """The user's state folder, where the runs of this machine find each other; None: this run is alone, and unlisted."""
     signals: bool = False
     """Whether SIGINT and SIGTERM are this run's (main thread only)."""
 
@@ -63,7 +74,7 @@ class RunOptions:
     if_running: str = "fail"
     """fail | wait (skip is the command line's)."""
     stream: BinaryIO | None = None
-    """Rows as JSONL from a pipe, instead of the spec's input."""
+    """Rows as JSONL from a pipe, instead of the spec's input; its `where` and `join` hold."""
     records: Iterable[Any] | None = None
     """Rows as dicts, instead of the spec's input."""
 

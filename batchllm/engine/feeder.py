@@ -6,29 +6,48 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio.to_thread
 
 from batchllm.core.errors import SpecError
 from batchllm.core.events import Note
 from batchllm.core.nouns import Result, Row, RowError
+from batchllm.engine.caching import Caching
 from batchllm.engine.compare import Comparison, Judge
 from batchllm.engine.control import Control
 from batchllm.engine.lane import Lane
-from batchllm.engine.source import Source, duplicate, raw_fingerprint
+from batchllm.engine.preference import ordered
+from batchllm.engine.sampling import Sample
+from batchllm.engine.source import Planned, Source, duplicate, raw_fingerprint
 from batchllm.engine.stop import Stop
+from batchllm.engine.twin_keys import Twin, TwinKeys
+from batchllm.engine.twins import Shared
 from batchllm.engine.work import Work
+from batchllm.store.cache import CachedAnswer
 from batchllm.store.intake import Bits, Intake, load_answers, load_histories, pending_at
-from batchllm.store.records import FAILED, NO_HISTORY, OK, PENDING, History, Known
+from batchllm.store.records import FAILED, NO_HISTORY, OK, PENDING, Answer, History, Known
+from batchllm.store.samples import load_samples
 from batchllm.store.store import reopen
 from batchllm.store.stored import results_of
+from batchllm.store.twins import Found, error_of, load_twins
 
 if TYPE_CHECKING:
     from batchllm.engine.context import Context
 
 Put = Callable[[Lane, Work], Any]
+
+
+class _Asks(NamedTuple):
+    """What a row of the present chunk asks for, where rows may share answers."""
+
+    planned: Planned | RowError
+    twin: Twin | None
+    found: Found | None
+    """An outcome in the store that it may share."""
+    cached: CachedAnswer | None = None
+    """An answer that another job had."""
 
 
 class PutBack:
@@ -66,6 +85,7 @@ class Feeder:
         put: Callable[[Lane, Work], Any],
         control: Control,
         on_known: Callable[[list[Result]], None] | None,
+        on_met: Callable[[list[int]], None] | None,
         judge: Judge | None,
     ) -> None:
         self._run = run
@@ -80,11 +100,14 @@ class Feeder:
         self._put = put
         self.control = control
         self._on_known = on_known if source.is_stream else None
+        self._on_met = on_met if source.is_stream else None
         self._judge = judge
         """For a stream, which no pass over all rows has compared before."""
         self._intake: Intake | None = None
+        self._twin_keys = TwinKeys(run.spec, list(lanes.values()), run.ladder, reads_rows=run.answers.keeps_fields)
         self.finished = False
         self.put_back = PutBack()
+        self._kept_samples: dict[int, dict[int, tuple[Answer, str]]] = {}
 
     async def feed(self) -> None:
         """Reads to the end (or to the stop), then notes in the store that the end is known."""
@@ -134,17 +157,19 @@ class Feeder:
     async def _chunk_again(self, rows: list[Row], nth: int, places: list[int], back: PutBack) -> None:
         run, tally = self._run, self._run.outcomes.tally
         known, histories = await run.writer.call(lambda connection: _pending(connection, places))
-        for at, row in enumerate(rows, nth):
-            one = known.get((row.position, row.identity))
-            if one is None or not self._source.in_scope(row, at):
-                continue
+        found = [(row, known.get((row.position, row.identity)), at) for at, row in enumerate(rows, nth)]
+        todo = [(row, one) for row, one, at in found if one is not None and self._source.in_scope(row, at)]
+        if run.outcomes.sampling is not None:
+            self._kept_samples = await run.writer.call(lambda connection: load_samples(connection, [one.row_key for _, one in todo]))
+        asks = await self._asks(todo)
+        for row, one in todo:
             if run.stopper.stop is not None:
                 return
             if back.state(row.position) == OK:
                 tally.ok -= 1
             else:
                 tally.failed -= 1
-            await self._hand_on(row, one, histories.get(one.row_key, NO_HISTORY))
+            await self._hand_on(row, one, histories.get(one.row_key, NO_HISTORY), asks.get(one.row_key))
 
     async def _next_of_stream(self, chunks: Iterator[list[Row]]) -> list[Row] | None:
         """From a thread that nobody waits for: a pipe may be silent for hours, and Ctrl-C must not wait for its next line."""
@@ -194,7 +219,9 @@ class Feeder:
         connection.execute("UPDATE job SET total_rows = ?", (total,))
         if self._source.covers_all(nth):
             # Else changed rows out of this run's scope are still to be noticed.
-            connection.execute("UPDATE job SET inputs = ?, spec_digest = ?", (self._record, self._spec_digest))
+            # Nor is it noted what files the rows attach: the next run looks at them again.
+            record = None if self._source.drafter.attaches_beyond else self._record
+            connection.execute("UPDATE job SET inputs = ?, spec_digest = ?", (record, self._spec_digest))
 
     def _match(self, connection: sqlite3.Connection, rows: list[Row]) -> tuple[list[Known], dict[int, History]]:
         assert self._intake is not None
@@ -221,23 +248,36 @@ class Feeder:
         tally = run.outcomes.tally
         done: list[int] = []
         known, histories = await run.writer.call(lambda connection: self._match(connection, rows))
+        if run.outcomes.sampling is not None and not self._fresh:
+            # By the chunk: what is kept of rows that lack some of their answers.
+            self._kept_samples = await run.writer.call(lambda connection: load_samples(connection, [one.row_key for one in known]))
         again = await self._outdated(rows, known, nth)
         if again:
             histories |= await run.writer.call(lambda connection: load_histories(connection, again))
+
+        def is_due(one: Known) -> bool:
+            return one.state == PENDING or one.row_key in again or self._is_again(one)
+
+        if self._on_met is not None:
+            self._on_met([one.position for at, (row, one) in enumerate(zip(rows, known, strict=True), nth) if source.in_scope(row, at)])
+        asks: dict[int, _Asks] = {}
+        if self._twin_keys.apply or run.outcomes.caching is not None:
+            pairs = enumerate(zip(rows, known, strict=True), nth)
+            asks = await self._asks([(row, one) for at, (row, one) in pairs if is_due(one) and source.in_scope(row, at)])
         for at, (row, one) in enumerate(zip(rows, known, strict=True), nth):
             if not source.in_scope(row, at):
                 continue
             if run.stopper.stop is not None:
                 return
             tally.seen += 1
-            if one.state != PENDING and one.row_key not in again and not self._is_again(one):
+            if not is_due(one):
                 if one.state == OK:
                     tally.ok += 1
                 else:
                     tally.failed += 1
                 done.append(one.row_key)
                 continue
-            await self._hand_on(row, one, histories.get(one.row_key, NO_HISTORY))
+            await self._hand_on(row, one, histories.get(one.row_key, NO_HISTORY), asks.get(one.row_key))
         if done and self._on_known is not None:
             self._on_known(await run.writer.call(lambda connection: results_of(connection, done)))
 
@@ -268,23 +308,121 @@ class Feeder:
             await run.writer.call(lambda connection: reopen(connection, again, reason="changed", now_utc=now, changed=True))
         return again
 
-    async def _hand_on(self, row: Row, one: Known, history: History) -> None:
-        run, source = self._run, self._source
+    def _chain(self, planned: Planned) -> tuple[Lane, ...]:
+        lanes = tuple(self._lanes[name] for name in planned.chain)
+        return ordered(lanes, self._run.spec.prefer, self._run.clock.utc()) if len(lanes) > 1 else lanes
+
+    def _planned(self, row: Row, one: Known) -> Planned | RowError:
         is_repeat = one.nth > 1 and row.identity.startswith("id:")
-        planned = duplicate(row) if is_repeat else source.plan(row, one.pin)
+        return duplicate(row) if is_repeat else self._source.plan(row, one.pin)
+
+    async def _plan(self, row: Row, one: Known) -> Planned | RowError:
+        """What the row asks for; where rows attach files, off the loop: they are read to be told apart."""
+        if self._inline or not self._source.drafter.attaches:
+            return self._planned(row, one)
+        return await anyio.to_thread.run_sync(self._planned, row, one)
+
+    async def _asks(self, todo: Sequence[tuple[Row, Known]]) -> dict[int, _Asks]:
+        """By row key, what rows that are to be handed on ask for; empty where no row can share another's answer."""
+        keys, caching = self._twin_keys, self._run.outcomes.caching
+        if not todo or not (keys.apply or caching is not None):
+            return {}
+        planned = [(one.row_key, await self._plan(row, one)) for row, one in todo]
+        twins: dict[int, Twin] = {}
+        for row_key, plan in planned:
+            if not isinstance(plan, RowError) and keys.apply:
+                twin = keys.of(plan.draft, tuple(self._lanes[name] for name in plan.chain))
+                if twin is not None:
+                    twins[row_key] = twin
+        found: dict[bytes, Found] = {}
+        wanted = {twin.key: None for twin in twins.values()}
+        self._run.outcomes.twins.expect(wanted)
+        if wanted:
+            found = await self._run.writer.call(lambda connection: load_twins(connection, list(wanted)))
+        asks = {row_key: _Asks(plan, twins.get(row_key), found.get(twins[row_key].key) if row_key in twins else None) for row_key, plan in planned}
+        return asks if caching is None else await self._with_cached(caching, asks)
+
+    async def _with_cached(self, caching: Caching, asks: dict[int, _Asks]) -> dict[int, _Asks]:
+        cache_keys: dict[int, bytes] = {}
+        for row_key, one in asks.items():
+            if one.found is None and isinstance(one.planned, Planned):
+                lane = self._lanes[one.planned.chain[0]]
+                key = caching.key(lane, one.planned.draft, one.twin.fingerprint if one.twin is not None else None)
+                if key is not None:
+                    cache_keys[row_key] = key
+        cached = await caching.find(set(cache_keys.values()))
+        return {row_key: one._replace(cached=cached.get(cache_keys[row_key]) if row_key in cache_keys else None) for row_key, one in asks.items()}
+
+    def _reuses(self, work: Work, row: Row, planned: Planned, cached: CachedAnswer | None) -> bool:
+        """Whether the row has the answer of another job."""
+        caching = self._run.outcomes.caching
+        if cached is None or caching is None:
+            return False
+        good, parsed = caching.read(cached, row.fields)
+        if good:
+            lane = self._lanes[planned.chain[0]]
+            assert work.draft is not None
+            self._run.outcomes.reuse(work, lane, work.fingerprint_of(lane, lane.request(work.draft)), cached, parsed, caching.source(cached))
+        return good
+
+    async def _shares(self, work: Work, twin: Twin, found: Found | None, reuses: Callable[[], bool]) -> bool:
+        """Whether the row has an outcome of another one, or waits for one; else it leads those that come after it."""
+        outcomes = self._run.outcomes
+        twins = outcomes.twins
+        if twins.is_open(twin.key):
+            await twins.room(outcomes.release)
+            if self._run.stopper.stop is not None:
+                return True
+        if twins.is_open(twin.key):
+            twins.follow(work)
+            return True
+        dear = twins.aside(twin.key)
+        if dear is not None:
+            self._run.too_dear(work, dear)
+            return True
+        shared = twins.known(twin.key)
+        if shared is None and found is not None:
+            answer = found.answer
+            shared = Shared(answer, found.custom_id or str(answer.row_key), found.model, error_of(answer))
+        if shared is None:
+            if reuses():
+                return True
+            twins.lead(work)
+            return False
+        outcomes.share(work, shared)
+        return True
+
+    async def _hand_on(self, row: Row, one: Known, history: History, asks: _Asks | None) -> None:
+        run, source = self._run, self._source
+        planned = asks.planned if asks is not None else await self._plan(row, one)
         bad = isinstance(planned, RowError)
         work = Work(
             row_key=one.row_key,
             position=one.position,
             custom_id=one.custom_id,
             draft=None if isinstance(planned, RowError) else planned.draft,
-            chain=() if isinstance(planned, RowError) else tuple(self._lanes[name] for name in planned.chain),
+            chain=() if isinstance(planned, RowError) else self._chain(planned),
             history=history,
             kept=source.keep(row) if not bad or row.fields else None,
         )
+        if run.answers.keeps_fields:
+            work.fields = row.fields
         if isinstance(planned, RowError):
             run.outcomes.unfit(work, planned, raw_fingerprint(row))
             return
+        work.route = planned.rule
+        kept_samples = self._kept_samples.get(one.row_key)
+        if kept_samples and run.outcomes.sampling is not None:
+            run.outcomes.sampling.take(work, {nth: Sample(*sample) for nth, sample in kept_samples.items()}, (*work.chain, *run.ladder))
+        if asks is not None:
+            cached = asks.cached
+            if asks.twin is not None:
+                work.twin = asks.twin.key
+                work.fingerprint = (self._lanes[planned.chain[0]], asks.twin.fingerprint)
+                if await self._shares(work, asks.twin, asks.found, lambda: self._reuses(work, row, planned, cached)):
+                    return
+            elif self._reuses(work, row, planned, cached):
+                return
         first = next((lane for lane in work.chain if lane.out is None), work.chain[0])
         await self._put(first, work)
 

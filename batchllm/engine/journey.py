@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING
 
-from batchllm.admit import Closed
-from batchllm.core.nouns import Code, Reply, RowError
+from batchllm.admit import Closed, TooDear
+from batchllm.core.nouns import Code, Reply, Request, RowError
 from batchllm.engine.attempt import Accepted, LaneOut, Rejected, Unbounded, send_one
+from batchllm.engine.path import Path
+from batchllm.engine.sampling import Sampling, seeded
 from batchllm.engine.work import Work
-from batchllm.retry.decide import Again, Down, Fail, ModelOut, Refused
-from batchllm.rows.request import fingerprint
+from batchllm.retry.decide import Again, Down, Fail, Improve, ModelOut, Refused
 
 if TYPE_CHECKING:
     from batchllm.engine.context import Context
@@ -19,72 +19,136 @@ if TYPE_CHECKING:
 
 _UNBOUNDED = RowError(
     code=Code.BAD_ROW,
-    message="the most that this row can cost is not known (audio, files, images at another host, or tools of the provider), so it can't be sent under a USD cap; "
+    message="the most that this row can cost or use is not known (audio, files, images at another host, or tools of the provider), so it can't be sent under a budget; "
     "run it in a job without one",
 )
 
 
 async def journey(run: Context, work: Work) -> None:
-    """Brings one row to its result, or leaves it pending when the run stops."""
-    lost: tuple[Lane, Prepared, RowError, Rejected | None] | None = None
-    skipped: list[Lane] = []
+    """Brings one row to its result, or leaves it pending when the run stops; then the next of those that waited for its answer, if it has none for them."""
+    following: Work | None = work
+    while following is not None:
+        await (_walk(run, following) if run.outcomes.sampling is None else _walks(run, run.outcomes.sampling, following))
+        following = run.outcomes.twins.successor(following)
+
+
+async def _walks(run: Context, sampling: Sampling, work: Work) -> None:
+    """One walk for each answer that the row still lacks; the first that fails is the row's end."""
+    nth = sampling.missing(work)
+    if nth is None:
+        # The last run ended just before it could say so.
+        run.outcomes.sampled(work)
+    while nth is not None:
+        await _walk(run, work, nth)
+        before, nth = nth, sampling.missing(work)
+        if nth == before:
+            return
+        work.kind = "first"
+
+
+async def _walk(run: Context, work: Work, nth: int = 0) -> None:
+    lost: tuple[Lane, Request, RowError, Rejected | None] | None = None
+    path = Path(work.chain, run.ladder)
     unasked = False
-    work.ticket = run.admission.ticket()
+    # A row that is to have several answers keeps its place, so that rows are finished one after the other.
+    work.ticket = work.ticket or run.admission.ticket()
     try:
-        for nth, lane in enumerate(chain(work.chain, skipped)):
+        while (lane := path.next()) is not None:
             # A model that was only down is asked once more, patiently, when no other one had an answer.
-            work.patient = nth >= len(work.chain)
+            work.patient = path.patient
+            work.ahead = path.ahead
+            work.invalid = work.turns = 0
             if lane.out is not None:
                 unasked = True
                 continue
             if lane.outage.down and run.falls_back(lane, work) and not lane.wants_probe(run.clock.now()):
-                skipped.append(lane)
-                work.kind = "fallback"
+                path.down(lane)
+                work.kind = path.kind
                 continue
             assert work.draft is not None
-            prepared = lane.prepare(lane.request(work.draft), run.clock.utc())
-            if prepared.reserve_pico is None and lane.purse.cap_pico is not None:
-                lost = (lane, prepared, _UNBOUNDED, None)
+            request = lane.request(work.draft)
+            sent = request
+            if run.fit is not None:
+                fitted = run.fit.fitted(lane, request)
+                if isinstance(fitted, RowError):
+                    lost = (lane, request, fitted, None)
+                    path.failed(lane, fitted.code)
+                    work.kind = path.kind
+                    continue
+                sent, work.trimmed = fitted
+            if lane.prompt_cache is not None:
+                sent = lane.prompt_cache.marked(sent)
+            prepared = lane.prepare(seeded(sent, nth), run.clock.utc())
+            if lane.unbounded(prepared):
+                lost = (lane, request, _UNBOUNDED, None)
                 continue
             try:
                 end = await _on_lane(run, lane, work, prepared)
             except Unbounded:
-                lost = (lane, prepared, _UNBOUNDED, None)
+                lost = (lane, request, _UNBOUNDED, None)
                 continue
             match end:
-                case Accepted():
-                    run.outcomes.answered(lane, work, fingerprint(prepared.request), end)
+                case Accepted(latency_seconds=seconds):
+                    lane.took(seconds)
+                    run.outcomes.answered(lane, work, work.fingerprint_of(lane, request), end)
                     return
                 case Rejected(decision=Fail(error=error)):
                     if lost is None or not work.patient:
-                        lost = (lane, prepared, error, end)
-                    work.kind = "fallback"
+                        lost = (lane, request, error, end)
+                    path.failed(lane, error.code)
                 case None:
                     if lane.out is None and not work.patient:
-                        skipped.append(lane)
+                        path.down(lane)
                     else:
                         unasked = True
-                    work.kind = "fallback"
+            work.kind = path.kind
     except Closed:
+        return
+    except TooDear as dear:
+        run.too_dear(work, dear)
+        for follower in run.outcomes.twins.set_aside(work, dear):
+            run.too_dear(follower, dear)
         return
     if lost is None or unasked:
         # A model of the chain could not be asked: the row is not lost, it waits for a run that can.
         run.no_live_model(work)
         return
-    lane, prepared, error, end = lost
-    run.outcomes.failed(lane, work, error, fingerprint(prepared.request), end)
+    lane, request, error, end = lost
+    run.outcomes.failed(lane, work, error, work.fingerprint_of(lane, request), end)
+
+
+async def _sent(run: Context, lane: Lane, work: Work, prepared: Prepared) -> Accepted | Rejected:
+    """One attempt. Where prompts begin alike, the first one goes alone, so that the others find what it has put into the provider's cache."""
+    cache = lane.prompt_cache
+    if cache is None:
+        return await send_one(run, lane, work, prepared)
+    warmed = await cache.enter()
+    end: Accepted | Rejected | None = None
+    try:
+        end = await send_one(run, lane, work, prepared)
+    finally:
+        cache.leave(warmed=warmed, answered=isinstance(end, Accepted))
+    return end
 
 
 async def _on_lane(run: Context, lane: Lane, work: Work, prepared: Prepared) -> Accepted | Rejected | None:
-    """Tries one model until it answers, or fails the row for good; None when the model itself is lost to this run."""
+    """Tries one model until it answers well, or fails the row for good; None when the model itself is lost to this run."""
+    request = prepared.request
+    better: Rejected | None = None
     while True:
         try:
-            end = await send_one(run, lane, work, prepared)
+            end = await _sent(run, lane, work, prepared)
         except LaneOut:
             return None
         if isinstance(end, Accepted):
-            run.weather.came_through(lane, answered=True, sent_at=end.sent_at)
-            return end
+            run.weather.came_through(lane, end, answered=True)
+            if not end.is_turn:
+                return end
+            assert run.tools is not None
+            request = await run.tools.next(run, lane, request, end.reply)
+            work.kind = "turn"
+            prepared = lane.prepare(request, run.clock.utc())
+            continue
         match end.decision:
             case Refused():
                 run.weather.refused(lane, end.decision, end)
@@ -100,10 +164,20 @@ async def _on_lane(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
             case ModelOut():
                 run.weather.model_out(lane, end.decision)
                 return None
-            case Fail():
-                run.weather.came_through(lane, answered=isinstance(end.reply, Reply), sent_at=end.sent_at)
-                return end
-        if work.kind in {"first", "fallback"}:
+            case Improve() as decision:
+                assert end.reply is not None
+                run.weather.came_through(lane, end, answered=True)
+                asked = lane.longer(request) if decision.how == "longer" else run.answers.repaired(request, end.reply, decision)
+                better, end.decision = end, Fail(error=decision.error)
+                if asked is None:
+                    return end
+                work.kind = "repair" if len(asked.messages) > len(request.messages) else "retry"
+                request = asked
+            case Fail(error=error):
+                run.weather.came_through(lane, end, answered=isinstance(end.reply, Reply))
+                # With its own answer shown to it, or a larger cap, a request may be too much; the row isn't to blame for what was added.
+                return better if better is not None and error.code in {Code.TOO_LONG, Code.REJECTED} else end
+        if work.kind in {"first", "fallback", "escalation", "turn"}:
             work.kind = "retry"
         # Prices move with the hour and estimates with what was learnt.
-        prepared = lane.prepare(prepared.request, run.clock.utc())
+        prepared = lane.prepare(request, run.clock.utc())

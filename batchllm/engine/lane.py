@@ -7,21 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from batchllm.admit import LimitGroup, Purse
+from batchllm.admit import Allowance, Charging, LimitGroup, Purse
 from batchllm.admit.admission import Queue
+from batchllm.admit.charging import DIMENSIONS, MINUTE
 from batchllm.admit.finder import Finder
-from batchllm.core.nouns import Draft, Request
+from batchllm.core.nouns import Draft, Endpoint, Request, Usage, Wanted
 from batchllm.core.wire import Transport
 from batchllm.cost import Prices, same_or_snapshot
+from batchllm.engine.prompt_cache import PromptCache, PromptKey
 from batchllm.engine.work import Work
-from batchllm.providers.openai import OpenAIChat
+from batchllm.providers.codec import Codec
+from batchllm.retry.improve import LONGER
 from batchllm.rows.request import merge
 from batchllm.spec import LimitsSpec, ModelSpec
 from batchllm.store import Deployment
-from batchllm.tokens import Counter, Learnt, output_cap
+from batchllm.store.learnt import LearntModel
+from batchllm.tokens import Counter, Learnt, Lengths, of_embedding, output_cap
 
+if TYPE_CHECKING:
+    from batchllm.engine.packing import Packer
+
+_SURELY_LARGER = 1.5
+"""Times a limit; below, the estimate of a request's tokens may be wrong."""
 FAULTS_IN_A_ROW = 5
 """Connection faults without an answer in between after which an endpoint counts as down."""
 OWN_BURST = 0.5
@@ -30,18 +41,34 @@ _FIRST_OUTPUT_GUESS = 256
 """Tokens that an answer is expected to have, until the first ones came, where no cap says it."""
 
 
+_FEW_ANSWERS = 16
+_RATE_PART = 0.9
+"""Of the answers: as long as these get, output is reserved at limits that charge no cap."""
+_MONEY_PART = 0.99
+_MONEY_ENOUGH = 100
+"""Answers from which money may be reserved by what was learnt (`budget.reserve: learned`)."""
+_CACHED_MEMORY = 0.98
+_CACHED_TRUST = 0.9
+"""Of the share of cached input that was seen: what is expected of the next request."""
+
+
+_LATENCY_SHARE = 0.1
+"""Of the newest answer in the mean latency."""
+
+
 def _declared(limits: LimitsSpec) -> frozenset[str]:
-    return frozenset(name for name in ("rpm", "tpm") if getattr(limits, name) is not None)
+    return frozenset(name for name in DIMENSIONS if getattr(limits, name) is not None)
 
 
-_MOST_OUTPUT = 200_000
-"""Tokens of one answer that the mean believes: no model gives more, but a provider may say so."""
+def paced(limits: LimitsSpec) -> bool:
+    """Whether a rate per minute is declared; without one it is found out (unless there is none). A limit per day says nothing about rates."""
+    return any(getattr(limits, name) is not None for name in MINUTE)
 
 
 class Prepared:
     """A request, ready for admission at one lane."""
 
-    __slots__ = ("amounts", "estimate", "request", "reserve_pico", "tier")
+    __slots__ = ("amounts", "estimate", "held_pico", "held_tokens", "output_cap", "request", "reserve_pico", "reserve_tokens", "tier")
 
     def __init__(self, request: Request, estimate: int, amounts: dict[str, float], reserve_pico: int | None, tier: str | None) -> None:
         self.request = request
@@ -53,6 +80,19 @@ class Prepared:
         """The most that it can cost; None: no price or no bound is known."""
         self.tier = tier
         """The service tier that it asks for."""
+        self.reserve_tokens: int | None = None
+        """The most tokens that it can use, input and output; None: no bound is known."""
+        self.held_pico: int | None = None
+        """What is held back for it where that is less than its most (`budget.reserve: learned`)."""
+        self.held_tokens: int | None = None
+        self.output_cap: int | None = None
+        """The output cap that it asks for."""
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """(pico-dollars, tokens) that are held back for it."""
+        pico = self.held_pico if self.held_pico is not None else self.reserve_pico or 0
+        return pico, self.held_tokens if self.held_tokens is not None else self.reserve_tokens or 0
 
 
 class _Asked:
@@ -68,7 +108,7 @@ class _Asked:
         """Output tokens that rate limits are charged for; None: what answers have on average."""
         self.cap = asked if asked is not None else documented_output
         """Output tokens that money is reserved for."""
-        tier = self.all.get("service_tier")
+        tier = "fast" if self.all.get("speed") == "fast" else self.all.get("service_tier")  # Anthropic's word for a dearer, faster way
         self.tier = tier if isinstance(tier, str) else None
 
 
@@ -116,7 +156,7 @@ class Lane:
         spec: ModelSpec,
         deployment: Deployment,
         deployment_id: int,
-        codec: OpenAIChat,
+        codec_of: Callable[[Endpoint], Codec],
         transport: Transport,
         counter: Counter,
         prices: Callable[[str, float, str | None], Prices | None],
@@ -129,12 +169,19 @@ class Lane:
         spec_request: dict[str, object],
         width: int,
         learnt: Learnt,
+        streams: bool,
+        wanted: Wanted | None,
+        window: int | None,
+        charging: Charging,
+        known: LearntModel | None,
+        reserves_learnt: bool,
     ) -> None:
         self.name = name
         self.spec = spec
         self.deployment = deployment
         self.deployment_id = deployment_id
-        self.codec = codec
+        self._codec_of = codec_of
+        self._codecs: dict[Endpoint, Codec] = {}
         self.transport = transport
         self.counter = counter
         self.own = own
@@ -142,6 +189,7 @@ class Lane:
         """The groups that a refusal pauses: its own, and those it shares with other models (not the run's slots)."""
         self.queue = queue
         self.purse = purse
+        self.charging = charging
         self.simulated = spec.provider == "simulated"
         self.answered = answered
         """Whether it ever answered in this store; one that never did and is refused for good stops the run."""
@@ -149,7 +197,7 @@ class Lane:
         """Why it is out for this run."""
         self.outage = Outage()
         self.finder = Finder(_declared(spec.limits))
-        self.adaptive = not spec.limits.declared and not spec.limits.unlimited
+        self.adaptive = not paced(spec.limits) and not spec.limits.unlimited
         """Whether its limits are to be found out."""
         self.burst_seconds = spec.limits.burst_seconds * OWN_BURST
         self.reads_hints = not spec.limits.unlimited
@@ -159,19 +207,44 @@ class Lane:
         self.backlog_limit = 2 * width + 64
         self.width = width
         self.tags = spec.provider in {"openai", "simulated"}
+        self.streams = streams
+        self.warned = 0
+        """How many of the codec's warnings were shown."""
+        self.latency_seconds: float | None = None
+        """Mean over the last accepted answers of this run; None before the first."""
+        self.packer: Packer | None = None
+        """What puts inputs of embeddings together."""
+        self.prompt_cache: PromptCache | PromptKey | None = None
+        """What marks the common beginning of its prompts, where that pays."""
+        self.window = window
+        """Tokens of the longest prompt, as documented; None: not known."""
+        self._wanted = wanted
         self._spec_request = spec_request
         self._prices = prices
         self._documented_output = documented_output
         self._learnt = learnt
-        self._output_mean = float(_FIRST_OUTPUT_GUESS)
+        self.lengths = Lengths(known.outputs if known is not None else None)
+        """How long its answers get."""
+        self.cached_share = known.cached_share or 0.0 if known is not None else 0.0
+        """Of its input tokens, the part that the provider reads from its cache."""
+        if known is not None and known.estimated is not None and known.counted is not None:
+            learnt.remember(name, known.estimated, known.counted)
+        self._reserves_learnt = reserves_learnt
         empty = Draft(endpoint="chat", messages=())
-        merged = merge(empty, spec_request=spec_request, model_request=spec.request, body=spec.body).params
+        merged = merge(empty, spec_request=spec_request, model_request=spec.request, body=spec.body, wanted=wanted).params
         self._asked = _Asked(merged, spec.body, documented_output)
         # Workers.
         self.workers = 0
         self.idle = 0
         self.parked = 0
         self.closed = False
+
+    def codec(self, endpoint: Endpoint) -> Codec:
+        """Who speaks for this kind of request; rows in the form of OpenAI's Batch lines bring their own endpoint. Raises `Unserved` (a ValueError)."""
+        codec = self._codecs.get(endpoint)
+        if codec is None:
+            codec = self._codecs[endpoint] = self._codec_of(endpoint)
+        return codec
 
     def reopen(self) -> None:
         """For another round of rows, after the workers of the last one have ended."""
@@ -185,19 +258,40 @@ class Lane:
         self.backlog_limit = 2 * width + 64
         self.taken.set()
 
+    @property
+    def params(self) -> dict[str, object]:
+        """The parameters of its requests, but for a row's own."""
+        return {**self._spec_request, **self.spec.request}
+
     def limit(self, limits: LimitsSpec, *, rates: bool) -> None:
         """Takes over changed limits (its buckets and slots are the caller's). `rates`: what headers and refusals taught counts anew."""
         self.spec = self.spec.model_copy(update={"limits": limits})
-        self.adaptive = not limits.declared and not limits.unlimited
+        self.adaptive = not paced(limits) and not limits.unlimited
         self.reads_hints = not limits.unlimited
         if rates:
             self.finder = Finder(_declared(limits))
 
     def request(self, draft: Draft) -> Request:
         """The logical request of a row to this model."""
-        if not draft.params:
-            return Request(endpoint=draft.endpoint, messages=draft.messages, params=self._asked.merged, body=self.spec.body)
-        return merge(draft, spec_request=self._spec_request, model_request=self.spec.request, body=self.spec.body)
+        wanted = self._wanted
+        if not draft.params and (wanted is None or draft.endpoint != "embeddings"):
+            return Request(endpoint=draft.endpoint, messages=draft.messages, params=self._asked.merged, body=self.spec.body, wanted=wanted)
+        return merge(draft, spec_request=self._spec_request, model_request=self.spec.request, body=self.spec.body, wanted=wanted)
+
+    def longer(self, request: Request) -> Request | None:
+        """The request with twice the output cap, up to the model's documented maximum; None when there is no more to be had."""
+        cap = output_cap(request.params)
+        if cap is None or (self._documented_output is not None and cap >= self._documented_output):
+            return None
+        most = self._documented_output
+        if most is None:
+            first = output_cap(self._asked.merged)
+            most = (first if first is not None else cap) << LONGER
+        more = min(2 * cap, most)
+        if more <= cap:
+            return None
+        caps = {name: more for name in ("max_tokens", "max_completion_tokens") if request.params.get(name) is not None}
+        return replace(request, params={**request.params, **caps})
 
     def prices(self, utc: float, tier: str | None = None) -> Prices | None:
         """What the asked model costs now."""
@@ -217,18 +311,112 @@ class Lane:
         asked = self._asked
         if request.params is not asked.merged:
             asked = _Asked(request.params, request.body, self._documented_output)
-        estimate, bound = self.counter.both(request.messages, asked.all)
+        embeds = request.endpoint == "embeddings"
+        estimate, bound = of_embedding(self.counter, request.messages) if embeds else self.counter.both(request.messages, asked.all)
         prices = self._prices(self.spec.model, utc, asked.tier)
-        reserve = None
-        if prices is not None and bound is not None and asked.cap is not None:
-            reserve = prices.worst(bound, asked.cap)
-        output = asked.output if asked.output is not None else self._output_mean
-        return Prepared(request, estimate, {"rpm": 1.0, "tpm": self._learnt.corrected(self.name, estimate) + output}, reserve, asked.tier)
+        prepared = Prepared(request, estimate, {}, None, asked.tier)
+        # A vector has no tokens, whatever cap the job's other requests have.
+        cap = 0 if embeds else asked.cap
+        prepared.output_cap = 0 if embeds else asked.output
+        prepared.amounts = self.amounts(prepared)
+        if bound is not None and cap is not None:
+            prepared.reserve_tokens = bound + cap
+            if prices is not None:
+                prepared.reserve_pico = prices.worst(bound, cap)
+            if self._reserves_learnt:
+                self._hold_less(prepared, bound, cap, prices)
+        return prepared
 
-    def learn(self, estimate: int, input_tokens: int, output_tokens: int) -> None:
+    def together(self, parts: Sequence[Prepared]) -> Prepared:
+        """Several inputs of embeddings as the one request that the limits are charged for."""
+        whole = Prepared(parts[0].request, sum(part.estimate for part in parts), {}, None, parts[0].tier)
+        whole.output_cap = 0
+        whole.amounts = self.amounts(whole)
+        return whole
+
+    def amounts(self, prepared: Prepared) -> dict[str, float]:
+        """What the limits charge for a request, by what is known now."""
+        return self.charging.amounts(
+            self._learnt.corrected(self.name, prepared.estimate),
+            cap=prepared.output_cap,
+            expected=self._expected_output(),
+            cached_share=self.cached_share * _CACHED_TRUST,
+        )
+
+    def _expected_output(self) -> float:
+        """Output tokens to reserve where no cap is charged: what most answers stay within. A bucket that holds only a few answers can't take back what each of
+        them left over (it is full too often), so there it is what answers have on average.
+        """
+        likely = self.lengths.quantile(_RATE_PART)
+        if likely is None:
+            return _FIRST_OUTPUT_GUESS
+        for bucket in self.own.buckets:
+            if bucket.dimension == "otpm" and bucket.capacity < _FEW_ANSWERS * likely:
+                return self.lengths.mean or likely
+        return likely
+
+    def _hold_less(self, prepared: Prepared, bound: int, cap: int, prices: Prices | None) -> None:
+        """Holds back what nearly all answers stay within, as soon as enough of them came."""
+        likely = self.lengths.quantile(_MONEY_PART) if self.lengths.seen >= _MONEY_ENOUGH else None
+        if likely is not None and likely < cap:
+            prepared.held_tokens = bound + likely
+            prepared.held_pico = prices.worst(bound, likely) if prices is not None else None
+
+    def unbounded(self, prepared: Prepared) -> bool:
+        """Whether a cap holds, and nobody knows the most that the request can take of it."""
+        for cap in self.queue.caps:
+            if cap.purse.cap_pico is not None and (prepared.reserve_tokens if cap.of_tokens else prepared.reserve_pico) is None:
+                return True
+        return False
+
+    @property
+    def caps(self) -> tuple[Allowance, ...]:
+        """All budgets that its requests are paid from."""
+        return self.queue.caps
+
+    def most_slack_pico(self, utc: float) -> int:
+        """By how much one request can cost more than is held for it (`budget.reserve: learned`), as the spec's own parameters say."""
+        prices = self.prices(utc, self._asked.tier)
+        return prices.worst(0, self._asked.cap) if prices is not None and self._asked.cap is not None else 0
+
+    def larger_than(self, prepared: Prepared) -> str | None:
+        """The limit per minute that this request is larger than by far, however full the bucket is; None when it may pass some time."""
+        for dimension, amount in prepared.amounts.items():
+            limit = self.finder.told.get(dimension)
+            if limit is None:
+                limit = getattr(self.spec.limits, dimension, None)
+            if limit is not None and dimension in MINUTE and amount > limit * _SURELY_LARGER:
+                return f"{dimension} {limit:,.0f}"
+        return None
+
+    def learn(self, estimate: int, usage: Usage) -> None:
         """What an answer used; the next reservations at the rate limits follow it."""
-        self._learnt.observe(self.name, estimate, input_tokens)
-        self._output_mean += (min(max(output_tokens, 1), _MOST_OUTPUT) - self._output_mean) * 0.05
+        self._learnt.observe(self.name, estimate, usage.input_tokens)
+        self.lengths.observe(usage.output_tokens)
+        if usage.input_tokens > 0:
+            share = min(1.0, usage.cached_input_tokens / usage.input_tokens)
+            self.cached_share = self.cached_share * _CACHED_MEMORY + share * (1 - _CACHED_MEMORY)
+
+    def took(self, seconds: float) -> None:
+        """How long an accepted answer took."""
+        mean = self.latency_seconds
+        self.latency_seconds = seconds if mean is None else mean + (seconds - mean) * _LATENCY_SHARE
+
+    def assume(
+        self, *, counter: Counter, charging: Charging, prices: Callable[[str, float, str | None], Prices | None], documented_output: int | None
+    ) -> None:
+        """Counts, charges and prices as another model does: a forecast plays a real model with a simulated one in its place."""
+        self.counter = counter
+        self.charging = charging
+        self._prices = prices
+        self._documented_output = documented_output
+        self._asked = _Asked(self._asked.merged, self.spec.body, documented_output)
+
+    def learnt(self) -> LearntModel:
+        """What was learnt of it, for the store."""
+        sums = self._learnt.sums(self.name)
+        estimated, counted = sums if sums is not None else (None, None)
+        return LearntModel(estimated, counted, self.cached_share if self.lengths.seen else None, self.lengths.as_counts())
 
     def wants_probe(self, now: float) -> bool:
         """Whether a row that could go elsewhere should ask a model that is down, to see if it is back."""

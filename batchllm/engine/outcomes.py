@@ -14,15 +14,21 @@ from batchllm.core.clock import Clock
 from batchllm.core.money import usd_from_pico
 from batchllm.core.nouns import Code, Result, RowError, Usage
 from batchllm.core.secret import Scrubber
+from batchllm.engine.sampling import Sample, Sampling, of_samples
 from batchllm.engine.stop import Stop, Stopper
+from batchllm.engine.twins import ALIKE, Shared, Twins
 from batchllm.engine.work import Work
 from batchllm.store.records import Answer, Committed
+from batchllm.store.samples import keep_sample
+from batchllm.store.vectors import blob_of, output_of
 from batchllm.store.writer import Writer
 
 if TYPE_CHECKING:
     from batchllm.engine.attempt import Accepted, Rejected
+    from batchllm.engine.caching import Caching
     from batchllm.engine.lane import Lane
     from batchllm.spec import MaxFailed
+    from batchllm.store.cache import CachedAnswer
 
 AT_THE_START = 20
 LATER = 200
@@ -63,8 +69,10 @@ class Outcomes:
         has_answers: bool,
         max_failed: MaxFailed | None,
         wants_results: bool,
+        sampling: Sampling | None = None,
     ) -> None:
         self.tally = Tally()
+        self.twins = Twins(stopper)
         self._writer = writer
         self._clock = clock
         self._stopper = stopper
@@ -73,6 +81,9 @@ class Outcomes:
         self._any_answer = has_answers
         self._max_failed = max_failed
         self._wants_results = wants_results
+        self.sampling = sampling
+        self.caching: Caching | None = None
+        """What keeps answers for other jobs, where that is wanted."""
         self.on_row: Callable[[], None] | None = None
         """Called with every outcome on its way to the store."""
         self._held: list[tuple[Work, Lane, Answer, RowError]] = []
@@ -89,8 +100,8 @@ class Outcomes:
         answer = Answer(
             work.row_key,
             "ok",
-            reply.text,
-            None,
+            blob_of(reply.vector) if reply.vector is not None else reply.text,
+            json.text(end.parsed.value) if end.parsed is not None else None,
             lane.deployment_id,
             reply.provider_model,
             reply.finish_raw,
@@ -114,19 +125,46 @@ class Outcomes:
             self._clock.utc(),
             work.kept,
             end.attempt_id,
+            work.twin,
         )
-        self._commit(work, lane, answer, None)
+        if self.caching is not None:
+            self.caching.keep(lane, work, answer, reply.finish)
+        if self.sampling is None:
+            self._commit(work, lane.name, answer, None)
+        else:
+            self._sampled(self.sampling, work, Sample(answer, lane.name))
+
+    def _sampled(self, sampling: Sampling, work: Work, sample: Sample) -> None:
+        """One of several answers: kept at once; the last one makes the row's result."""
+        nth = sampling.missing(work)
+        assert nth is not None
+        work.samples[nth] = sample
+        kept = self._writer.call(lambda connection: keep_sample(connection, nth, sample.answer))
+        # Nobody waits for it; if the store has failed, the run hears of it elsewhere.
+        kept.add_done_callback(lambda future: future.cancelled() or future.exception())
+        if sampling.missing(work) is None:
+            self.sampled(work)
+
+    def sampled(self, work: Work) -> None:
+        """All answers of the row are there."""
+        assert self.sampling is not None
+        answer, model = self.sampling.result(work)
+        self._commit(work, model, answer._replace(row_key=work.row_key, run=self._run, finished_at=self._clock.utc(), input=work.kept), None)
 
     def failed(self, lane: Lane, work: Work, error: RowError, fingerprint: str, end: Rejected | None) -> None:
         """The row is lost on all its models. The text of a refusal or a cut answer is kept."""
+        if self.sampling is not None:
+            fingerprint = of_samples(fingerprint, self.sampling.count)
         answer = self._failure(work, error, lane=lane, fingerprint=fingerprint, end=end)
         if error.code in _PERSONAL:
-            self._commit(work, lane, answer, error)
+            self._commit(work, lane.name, answer, error)
             return
         signature = (lane.name, error.code, error.http_status, error.provider_code)
         if signature != self._signature:
             self.release()
             self._signature = signature
+        if error.code in ALIKE:
+            self.twins.hold(work)
         self._held.append((work, lane, answer, error))
         if len(self._held) >= (LATER if self._any_answer else AT_THE_START):
             self._stopper.set(
@@ -146,7 +184,7 @@ class Outcomes:
         """Commits the failures in hand: they were about their rows after all."""
         if self._held and not self._is_systematic():
             for work, lane, answer, error in self._held:
-                self._commit(work, lane, answer, error)
+                self._commit(work, lane.name, answer, error)
             self._held = []
             self._signature = ()
 
@@ -185,27 +223,80 @@ class Outcomes:
             self._clock.utc(),
             work.kept,
             end.attempt_id if end is not None else None,
+            work.twin if error.code in ALIKE else None,
         )
 
-    def _commit(self, work: Work, lane: Lane | None, answer: Answer, error: RowError | None) -> None:
+    def share(self, work: Work, shared: Shared) -> None:
+        """The row has the outcome of one that asks the same."""
+        answer = shared.answer._replace(
+            row_key=work.row_key,
+            # Nothing was sent for it, unless it was asked itself before.
+            cost_pico=work.cost_pico if work.attempts else 0,
+            attempts=work.attempts,
+            shared_from=shared.source,
+            run=self._run,
+            finished_at=self._clock.utc(),
+            input=work.kept,
+        )
+        self._commit(work, shared.model, answer, shared.error)
+
+    def reuse(self, work: Work, lane: Lane, fingerprint: str, cached: CachedAnswer, parsed: str | None, source: str) -> None:
+        """The row has the answer that another job had."""
+        answer = Answer(
+            work.row_key,
+            "ok",
+            cached.output,
+            parsed,
+            lane.deployment_id,
+            cached.provider_model,
+            cached.finish_reason,
+            cached.tool_calls,
+            cached.input_tokens,
+            cached.output_tokens,
+            cached.cached_input_tokens,
+            cached.cache_write_tokens,
+            cached.reasoning_tokens,
+            work.cost_pico if work.attempts else 0,
+            work.attempts,
+            cached.latency_seconds,
+            None,
+            None,
+            None,
+            None,
+            None,
+            source,
+            fingerprint,
+            self._run,
+            self._clock.utc(),
+            work.kept,
+            None,
+        )
+        self._commit(work, lane.name, answer, None)
+
+    def _commit(self, work: Work, model: str | None, answer: Answer, error: RowError | None) -> None:
         if answer.status == "ok":
             self.tally.ok += 1
         else:
             self.tally.failed += 1
-        self._writer.answer(answer, Committed(work.row_key, self._result(work, lane, answer, error)) if self._wants_results else None)
+        self._writer.answer(answer, Committed(work.row_key, self._result(work, model, answer, error)) if self._wants_results else None)
         self.committed += 1
         if self.on_row is not None:
             self.on_row()
+        if answer.twin is not None and answer.shared_from is None:
+            shared = Shared(answer, work.custom_id or str(work.position), model, error)
+            for follower in self.twins.end(work, shared) or ():
+                self.share(follower, shared)
         if error is not None:
             self._check_failed()
 
-    def _result(self, work: Work, lane: Lane | None, answer: Answer, error: RowError | None) -> Result:
+    def _result(self, work: Work, model: str | None, answer: Answer, error: RowError | None) -> Result:
         return Result(
             custom_id=work.custom_id,
             row=work.position,
             status="ok" if error is None else "failed",
-            output=answer.output,
-            model=lane.name if lane is not None else None,
+            output=output_of(answer.output),
+            parsed=json.loads(answer.parsed) if answer.parsed is not None else None,
+            model=model,
             provider_model=answer.provider_model,
             finish_reason=answer.finish_reason,
             tool_calls=json.loads(answer.tool_calls) if answer.tool_calls is not None else None,
@@ -221,6 +312,9 @@ class Outcomes:
             cost_usd=usd_from_pico(answer.cost_pico) if answer.cost_pico is not None else None,
             attempts=answer.attempts,
             latency_seconds=answer.latency_seconds,
+            shared_from=answer.shared_from,
+            samples=json.loads(answer.samples) if answer.samples is not None else None,
+            agreement=answer.agreement,
             input=json.loads(answer.input) if answer.input is not None else None,
             error=error,
         )

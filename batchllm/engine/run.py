@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sqlite3
 import threading
@@ -22,34 +23,48 @@ from batchllm.core import json
 from batchllm.core.errors import SpecError, StoreBusy, StoreError
 from batchllm.core.events import Note, Progress, RowsCompared
 from batchllm.core.money import text_usd, usd_from_pico
-from batchllm.engine.alerts import Alerts
+from batchllm.core.secret import Scrubber
+from batchllm.engine.alerts import Alerts, Tellers
+from batchllm.engine.answers import Answers
+from batchllm.engine.budgets import amount_words, caps_json, used_up_words
+from batchllm.engine.caching import Caching
 from batchllm.engine.compare import Comparison, Judge, compare
 from batchllm.engine.context import Context
 from batchllm.engine.control import Control
 from batchllm.engine.deps import Deps, RunOptions
 from batchllm.engine.feeder import Feeder
+from batchllm.engine.fit import check_context
 from batchllm.engine.journey import journey
 from batchllm.engine.lane import Lane
 from batchllm.engine.outcomes import Outcomes
 from batchllm.engine.pool import Pool
+from batchllm.engine.prompt_cache import NOTHING_TO_KEEP, prompt_cache_of
 from batchllm.engine.setup import Lanes, cap_of, check_access, check_money, reachable, scrubber
+from batchllm.engine.sharing import Sharing
 from batchllm.engine.socket import serve
 from batchllm.engine.source import Source
 from batchllm.engine.steer import Steering
 from batchllm.engine.stop import Stop, Stopper
 from batchllm.engine.summary import RowCounts, Summary, Tokens
+from batchllm.engine.tool_loop import ToolLoop, check_same_tools, tool_names
 from batchllm.engine.weather import Weather
 from batchllm.engine.work import Work
 from batchllm.export.results import write_results
-from batchllm.spec import JobSpec, deadline_utc
+from batchllm.spec import JobSpec, deadline_utc, expand
 from batchllm.store import Store
+from batchllm.store.cache import AnswerCache, CacheProblem, cache_path
+from batchllm.store.learnt import save_learnt
 from batchllm.store.read import StoreReader, counts, error_codes, money, row_states
 from batchllm.store.records import Committed
 from batchllm.store.store import keys_where, reopen
+from batchllm.store.telemetry import read_telemetry
+from batchllm.store.twins import shared_rows
+from batchllm.store.writer import explain
 
 _TICK_SECONDS = 0.5
 _HEARTBEAT_SECONDS = 5.0
 _LOCK_SECONDS = 0.5
+_CACHE_SECONDS = 1.0
 
 
 async def run_job(spec: JobSpec, deps: Deps, options: RunOptions) -> Summary:
@@ -75,6 +90,8 @@ class _Run:
         self.feeder: Feeder | None = None
         self.steering: Steering | None = None
         self.failure: StoreError | None = None
+        self.sharing: Sharing | None = None
+        self.caching: Caching | None = None
 
     def say(self, level: Any, text: str) -> None:
         self.deps.listener(Note(level=level, text=text))
@@ -83,11 +100,15 @@ class _Run:
         spec, environ = self.spec, self.deps.environ
         self.access = check_access(spec, environ, reachable(spec))
         check_money(spec, self.access, self.began_utc)
+        check_context(spec, self.access)
+        self.answers = Answers(spec)
         self.source = Source(spec, self.options, environ)
         self.source.check()
         self.deadline = deadline_utc(spec.deadline, now_utc=self.began_utc) if spec.deadline is not None else None
         self.source.prepare_sample()
         self.results_path = spec.results_path(environ)
+        hook = spec.budget.alert_webhook
+        self.webhook = None if hook is None else expand(hook, environ, key="budget.alert_webhook")
         from batchllm import __version__
 
         self.version = __version__
@@ -96,7 +117,7 @@ class _Run:
         try:
             return await self._with_store()
         except sqlite3.Error as error:
-            raise StoreError(f"{store.path}: {error}") from error
+            raise explain(error, str(store.path)) from error
         finally:
             store.close()
 
@@ -128,24 +149,39 @@ class _Run:
         if self.options.retry_failed is not None:
             self._put_back(self.options.retry_failed)
         self._add_pinned()
+        check_same_tools(store.connection, spec)
         comparison, rerun = await self._compare()
-        store.begin_run(now_utc=self.began_utc, version=self.version, options=json.text(self.options.as_json()), cap_pico=cap_of(spec))
+        form = self.answers.form
+        store.show_answers(form.columns if form is not None else None, whole=form is not None and form.whole)
+        store.begin_run(
+            now_utc=self.began_utc,
+            version=self.version,
+            options=json.text({**self.options.as_json(), **tool_names(spec)}),
+            cap_pico=cap_of(spec),
+            caps=caps_json(spec),
+        )
         admission = Admission(self.clock, on_broke=self._broke)
         self.admission = admission
-        lanes = Lanes(spec, clock=self.clock, store=store, cap_pico=cap_of(spec))
+        lanes = Lanes(spec, clock=self.clock, store=store, cap_pico=cap_of(spec), wanted=self.answers.wanted)
         self.lanes = lanes
         if lanes.unpriced and spec.budget.usd is not None:
             self.say("warning", f"{lanes.unpriced:,} earlier requests of this store were sent when no price was known: the budget can't count them")
         answered = store.answered()
         for name, access in self.access.items():
             lanes.add(name, access, admission, transport=self.deps.transports(name, spec.models[name]), answered=answered)
-        self.alerts = Alerts(spec.budget.alerts, lanes.purses[lanes.simulated_only], self.deps.listener)
+        caps = lanes.budgets.all(simulated=lanes.simulated_only)
+        self.alerts = Alerts(spec.budget.alerts, caps, self.deps.listener, job=spec.name)
+        self.tellers = self._tellers()
+        self._say_about_budgets()
         self.stopper.on_stop(self._stopping)
         has_answers = store.has_answers()
-        self.judge = Judge(spec, self.source, store.deployments()) if self.source.is_stream and not self.fresh else None
+        self.judge = Judge(spec, self.source, store.deployments(), self.answers.wanted) if self.source.is_stream and not self.fresh else None
         first_attempt = store.next_attempt_id()
         writer = store.start(inline=self.deps.inline, on_commit=self._committed, on_failure=self._store_failed, make=self.deps.writer)
         scrub = scrubber(self.access, spec, self.deps.environ)
+        if self.deps.around is not None:
+            for lane in lanes.by_name.values():
+                lane.transport = self.deps.around(lane, scrub)
         self.context = Context(
             spec=spec,
             number=store.run,
@@ -174,18 +210,80 @@ class _Run:
                 has_answers=has_answers,
                 max_failed=spec.max_failed,
                 wants_results=self.deps.on_result is not None,
+                sampling=self.answers.sampling,
             ),
+            answers=self.answers,
+            tools=self._tool_loop(scrub),
+            ladder=tuple(lanes.by_name[name] for name in self.answers.ladder),
             listener=self.deps.listener,
             first_attempt_id=first_attempt,
+            inline=self.deps.inline,
         )
+        for name, lane in lanes.by_name.items():
+            lane.prompt_cache = prompt_cache_of(
+                spec, spec.models[name], counter=lane.counter, job_id=store.job_id, clock=self.clock, stopper=self.stopper
+            )
+        if spec.prompt_cache in {"5m", "1h"} and all(lane.prompt_cache is None for lane in lanes.by_name.values()):
+            self.say("warning", f"`prompt_cache: {spec.prompt_cache}` has nothing to keep: {NOTHING_TO_KEEP}")
+        self._join()
+        self.caching = self.context.outcomes.caching = self._caching()
         try:
             await self._work(comparison, rerun)
         finally:
-            with anyio.CancelScope(shield=True):
-                for transport in lanes.transports:
-                    await transport.close()
-                await self._close_writer()
+            # A task that is cancelled again and again gets through any shield; whatever that cuts short, the writer's thread must be at its end before the store is closed.
+            try:
+                await self._wind_up()
+            finally:
+                if self.sharing is not None:
+                    self.sharing.leave()
+                with anyio.CancelScope(shield=True):
+                    await self._close_writer()
+                    if self.caching is not None:
+                        await self.caching.close()
         return await self._finish()
+
+    async def _wind_up(self) -> None:
+        self.tellers.tell(self.alerts.look())
+        with anyio.CancelScope(shield=True):
+            await self.tellers.finish()
+            await self._keep_learnt()
+            for transport in self.lanes.transports:
+                await transport.close()
+
+    def _tool_loop(self, scrub: Scrubber) -> ToolLoop | None:
+        kit = self.spec.toolkit
+        if kit is None:
+            return None
+        return ToolLoop(kit, scrubber=scrub, stopper=self.stopper, listener=self.deps.listener, inline=self.deps.inline)
+
+    def _join(self) -> None:
+        """Takes a place among the runs of this machine, before the first request."""
+        if self.deps.state is None:
+            return
+        self.sharing = Sharing(
+            folder=self.deps.state,
+            context=self.context,
+            lanes=self.lanes,
+            access=self.access,
+            store=self.store.path,
+            pid=os.getpid(),
+            since_utc=self.began_utc,
+        )
+        self.sharing.state = self._seen
+        self.sharing.join()
+
+    def _seen(self) -> dict[str, Any]:
+        """Where the run stands, for the other runs and `batchllm jobs`."""
+        now = self.progress()
+        stopping = self.stopper.stop is not None
+        return {
+            "state": "stopping" if stopping else "paused" if self.paused else "running",
+            "rows": {"total": now.total, "ok": now.ok, "failed": now.failed},
+            "requests_per_minute": round(now.requests_per_minute, 1),
+            "spent_usd": usd_from_pico(now.spent_pico),
+            "simulated": now.simulated,
+            "limited_by": now.limited_by,
+        }
 
     def _add_pinned(self) -> None:
         """Models that no route uses, but that rows were sent to by `retry --model`."""
@@ -193,6 +291,31 @@ class _Run:
         pinned = check_access(spec, self.deps.environ, [name for name in self.store.pins() if name in spec.models and name not in self.access])
         check_money(spec, pinned, self.began_utc)
         self.access |= pinned
+
+    def _tellers(self) -> Tellers:
+        spec, environ = self.spec, self.deps.environ
+        names = [name for model in spec.models.values() if (name := model.key_env()) is not None]
+        return Tellers(
+            command=spec.budget.alert_command,
+            webhook=self.webhook,
+            environ=environ,
+            secrets=names,
+            transport=self.lanes.http,
+            listener=self.deps.listener,
+        )
+
+    def _say_about_budgets(self) -> None:
+        lanes, spec = self.lanes, self.spec
+        if lanes.budgets.unbounded:
+            words = f"{lanes.budgets.unbounded:,} earlier requests of this store may have used nobody knows how many tokens: no budget of tokens can count them"
+            self.say("warning", words)
+        if spec.budget.reserve == "learned" and any(cap.purse.cap_pico is not None for cap in lanes.budgets.all(simulated=lanes.simulated_only)):
+            slack = lanes.most_slack_pico(self.clock.utc())
+            self.say(
+                "warning",
+                "budget.reserve is `learned`: money is reserved for what nearly all answers stay within, so the budget may be overshot "
+                f"by at most {text_usd(slack)} (every request in flight at its output cap)",
+            )
 
     def _put_back(self, codes: frozenset[str]) -> None:
         now = self.clock.utc()
@@ -208,7 +331,11 @@ class _Run:
         """The fingerprint pass of a later run, and what to do about answers whose request changed."""
         store, source = self.store, self.source
         job = store.job()
-        self.spec_digest = json.digest([self.spec.text, self.spec.overrides_text])
+        prompt, output = self.spec.prompt, self.spec.output
+        # With what files of the spec hold: a prompt or a schema may change while the spec's own text doesn't.
+        texts = [message.model_dump() for message in prompt.messages] if prompt is not None else None
+        below = [self.spec.extended_text] if self.spec.extends is not None else []
+        self.spec_digest = json.digest([self.spec.text, self.spec.overrides_text, texts, output.json_schema, *below])
         self.record = None if source.is_stream else source.record()
         if self.fresh:
             # Nothing was answered yet, so nothing can have changed until the files or the spec do.
@@ -218,10 +345,10 @@ class _Run:
             return None, False
         connection, deployments = store.connection, store.deployments()
         if self.deps.inline:
-            found = compare(connection, self.spec, source, deployments)
+            found = compare(connection, self.spec, source, deployments, wanted=self.answers.wanted)
         else:
             off = threading.Event()
-            found = await _to_its_end(lambda: compare(connection, self.spec, source, deployments, is_off=off.is_set), off)
+            found = await _to_its_end(lambda: compare(connection, self.spec, source, deployments, wanted=self.answers.wanted, is_off=off.is_set), off)
         self.deps.listener(found.counts)
         word = self.spec.on_change
         if not found.changed_ok_rows:
@@ -238,6 +365,10 @@ class _Run:
         context = self.context
         async with anyio.create_task_group() as side:
             side.start_soon(self._tick)
+            if self.caching is not None:
+                side.start_soon(self._keep_cached, self.caching)
+            if self.sharing is not None:
+                side.start_soon(self.sharing.run)
             if self.deps.signals:
                 side.start_soon(self._listen, side.cancel_scope)
             try:
@@ -257,6 +388,7 @@ class _Run:
                         put=self._put,
                         control=self._control(comparison, rerun=rerun),
                         on_known=self.deps.on_known,
+                        on_met=self.deps.on_met,
                         judge=self.judge,
                     )
                     self.feeder = feeder
@@ -338,6 +470,43 @@ class _Run:
             stands=stands,
         )
 
+    async def _keep_learnt(self) -> None:
+        """What was learnt of the models is there for the next run; a store that has failed can't take it, and needn't."""
+        learnt = [(lane.deployment_id, lane.learnt()) for lane in self.lanes.by_name.values() if lane.lengths.seen]
+        utc = self.clock.utc()
+        if learnt and self.failure is None:
+            with contextlib.suppress(StoreError):
+                await self.context.writer.call(lambda connection: save_learnt(connection, learnt, now_utc=utc))
+
+    def _caching(self) -> Caching | None:
+        """The answers of other jobs, where the job wants them. A cache that can't be opened is told of, and the run goes on without it."""
+        given = self.spec.cache
+        if given is False:
+            return None
+        path = cache_path(given, self.deps.environ, self.spec.folder)
+        try:
+            if path is None:
+                raise CacheProblem("there is no home folder to keep it in; name a file: cache: answers.db")  # noqa: TRY301 - one way out for all problems
+            cache = AnswerCache(path)
+        except CacheProblem as problem:
+            self.say("warning", f"this run has no cache: {problem}")
+            return None
+        return Caching(
+            cache,
+            self.spec,
+            job_id=self.store.job_id,
+            bases={name: access.base_url for name, access in self.access.items()},
+            answers=self.answers,
+            listener=self.deps.listener,
+            inline=self.deps.inline,
+        )
+
+    async def _keep_cached(self, caching: Caching) -> None:
+        """What came is kept for other jobs every second, so that a run that dies has given most of it."""
+        while True:
+            await asyncio.sleep(_CACHE_SECONDS)
+            await caching.flush()
+
     async def _close_writer(self) -> None:
         self.context.outcomes.release()
         try:
@@ -359,25 +528,23 @@ class _Run:
             self.say("warning", f"{stop.message.partition(';')[0]}: finishing {in_flight} requests in flight{again}")
 
     def _broke(self) -> None:
-        purse = next((lane.purse for lane in self.lanes.by_name.values() if lane.queue.blocked_by == "budget"), None)
-        if purse is None or purse.cap_pico is None:
+        blocked = [lane.queue for lane in self.lanes.by_name.values() if lane.queue.blocked_by == "budget" and lane.queue.waiters]
+        cap = next((queue.broke for queue in blocked if queue.broke is not None), None)
+        if cap is None:
             return
-        pinned = ""
-        if purse.pinned_pico:
-            pinned = (
-                f", of which {text_usd(purse.pinned_pico)} is held for attempts that may have been billed (`batchllm settle` frees it by your word)"
-            )
-        left = purse.cap_pico - purse.spent_pico - purse.pinned_pico
-        needs = min((lane.queue.waiters[0].pico for lane in self.lanes.by_name.values() if lane.queue.waiters and lane.purse is purse), default=0)
-        used_up = "is used up" if left <= 0 else f"has {text_usd(left)} left, and the next request may cost {text_usd(needs)}"
-        self.stopper.set(
-            Stop(
-                exit_code=3,
-                stopped_by="budget",
-                message=f"the budget of {text_usd(purse.cap_pico)} {used_up}: {text_usd(purse.spent_pico)} spent, "
-                f"{text_usd(purse.spent_pico + purse.pinned_pico)} at most{pinned}; raise it with --budget to go on",
-            )
-        )
+        needs = min(cap.amount(queue.waiters[0].pico, queue.waiters[0].tokens) for queue in blocked if queue.broke is cap)
+        message = used_up_words(cap, needs, now_utc=self.clock.utc()) + self._aside_words()
+        self.stopper.set(Stop(exit_code=3, stopped_by="budget", message=message))
+
+    def _aside_words(self) -> str:
+        """Rows that were set aside because they would cost more than was left."""
+        aside = self.context.cheapest_aside
+        if aside is None:
+            return ""
+        position, dear = aside
+        others = f" and {self.context.set_aside - 1:,} more" if self.context.set_aside > 1 else ""
+        verb = "use" if dear.cap.of_tokens else "cost"
+        return f"; row {position} (which may {verb} {amount_words(dear.cap, dear.amount)}){others} had no room in it and stay{'' if others else 's'} pending"
 
     def _store_failed(self, error: StoreError) -> None:
         self.failure = self.failure or error
@@ -425,7 +592,13 @@ class _Run:
         for lane in self.lanes.by_name.values():
             if not self.paused:
                 self.context.weather.check(lane)
-        self.alerts.look()
+        self.tellers.tell(self.alerts.look())
+        utc = self.clock.utc()
+        groups = {id(group): group for lane in self.lanes.by_name.values() for group in lane.groups}
+        # Loop time stands still while a laptop sleeps: new days are looked for here, not by a timer.
+        fresh = [group.look(utc) for group in groups.values()] + [lane.queue.roll(utc) for lane in self.lanes.by_name.values()]
+        if any(fresh):
+            self.admission.pump()
         self.deps.listener(self.progress())
 
     @property
@@ -445,6 +618,12 @@ class _Run:
             return "concurrency"
         return "latency" if self.feeder is not None and self.feeder.finished else "input"
 
+    def _waits_until(self) -> float | None:
+        """When the window opens that keeps everybody waiting."""
+        caps = [lane.queue.short_cap for lane in self.lanes.by_name.values() if lane.queue.waiters and lane.queue.blocked_by == "budget"]
+        ends = [cap.ends_utc for cap in caps if cap is not None and cap.waits and not cap.purse.holders]
+        return min(ends) if ends and not self.lanes.everything.in_flight else None
+
     def progress(self) -> Progress:
         """For the display."""
         tally = self.context.outcomes.tally
@@ -457,7 +636,9 @@ class _Run:
             ok=tally.ok,
             failed=tally.failed,
             in_flight=self.lanes.everything.in_flight,
-            waiting=self.admission.waiting + sum(lane.backlog.qsize() + lane.parked for lane in self.lanes.by_name.values()),
+            waiting=self.admission.waiting
+            + self.context.outcomes.twins.waiting
+            + sum(lane.backlog.qsize() + lane.parked for lane in self.lanes.by_name.values()),
             spent_pico=purse.spent_pico,
             reserved_pico=purse.reserved_pico,
             cap_pico=purse.cap_pico,
@@ -467,6 +648,7 @@ class _Run:
             limited_by=self.limited_by(),
             eta_seconds=pending / done_rate * 60 if pending is not None and done_rate > 0 and not self.paused else None,
             seconds=self.clock.now() - self.began,
+            waits_until_utc=self._waits_until(),
         )
 
     # The end.
@@ -479,6 +661,9 @@ class _Run:
             exit_code, stopped_by, message = (0 if tally.failed <= allowed else 1), None, None
         else:
             exit_code, stopped_by, message = stop.exit_code, stop.stopped_by, stop.message
+        if stop is None and self.context.cheapest_aside is not None:
+            _, dear = self.context.cheapest_aside
+            exit_code, stopped_by, message = 3, "budget", used_up_words(dear.cap, dear.amount, now_utc=self.clock.utc()) + self._aside_words()
         if self.failure is None:
             try:
                 if self.steering is not None and self.steering.settled:
@@ -488,7 +673,8 @@ class _Run:
                 self.failure = error
         if self.failure is not None:
             raise self.failure
-        self.alerts.look()
+        if self.context.fit is not None and self.context.fit.cut:
+            self.say("info", f"{self.context.fit.cut:,} prompts lost turns to fit (`context`); the attempts say how many messages")
         self.deps.listener(self.progress())
         if self._writes_results(exit_code):
             await self._write_results()
@@ -539,6 +725,8 @@ class _Run:
             seconds=self.clock.now() - self.began,
             stopped_by=stopped_by,
             errors=error_codes(connection),
+            shared=shared_rows(connection),
+            telemetry=read_telemetry(connection, simulated=sums["simulated"]).as_dict(),
             exit_code=exit_code,
             unpriced=sums["unpriced"],
             message=message,

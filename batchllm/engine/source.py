@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import islice
 
 from batchllm.core import json
 from batchllm.core.errors import Problem, SpecError
 from batchllm.core.nouns import Code, Draft, Row, RowError
 from batchllm.core.words import count_messages
 from batchllm.engine.deps import RunOptions
+from batchllm.engine.inputs import Inputs
+from batchllm.engine.upstream import sieve_of
 from batchllm.route import Router
 from batchllm.rows import files, first, read, sample
 from batchllm.rows.draft import Drafter
@@ -26,6 +28,10 @@ class Planned:
 
     draft: Draft
     chain: tuple[str, ...]
+    allowed: tuple[str, ...]
+    """The models whose answers stand: those of its rule, and those that rows escalate to."""
+    rule: int | None
+    """The number of the rule that chose them; None when the row names its model."""
 
 
 class Source:
@@ -35,6 +41,8 @@ class Source:
         self._spec = spec
         self._options = options
         self.files: tuple[files.InputFile, ...] = ()
+        self._inputs: Inputs | None = None
+        self._sieve = sieve_of(spec, environ)[0] if options.stream is not None else None
         self.is_stream = options.stream is not None or options.records is not None
         prompt = spec.prompt
         self.drafter = Drafter(
@@ -43,32 +51,39 @@ class Source:
             override_model=spec.overrides.model,
             override_request=spec.overrides.request,
             models={name: model.model for name, model in spec.models.items()},
+            folder=spec.folder,
         )
         self.router = Router([(route.when, route.use) for route in spec.routes])
+        self._ladder: tuple[str, ...] = spec.output.on_invalid.escalate or () if spec.output.on_invalid is not None else ()
         self._places: frozenset[int] | None = None
         self.unnamed_models = 0
         """Batch lines whose `body.model` names no model of the spec."""
         if not self.is_stream:
             if spec.input is None:
                 raise SpecError(Problem(file=_file(spec), path="input", message="no input: name a file under `input`, or give one with --input"))
-            self.files = _input_files(spec, environ)
+            self._inputs = _checked_inputs(spec, environ)
+            self.files = self._inputs.files
             empty = [Problem(path="input", message=f"{file.name}: the file is empty") for file in self.files if first.is_empty(file)]
             if empty:
                 raise SpecError(empty)
+            if spec.rows_are_files:
+                self.drafter.cover(frozenset(file.path for file in self.files))
 
     @property
-    def _csv(self) -> dict[str, Any]:
-        given = self._spec.input
-        return {} if given is None else {"types": given.types, "delimiter": given.delimiter, "encoding": given.encoding}
+    def names(self) -> list[str]:
+        """What the rows come from, in words; nothing for a stream."""
+        return self._inputs.names if self._inputs is not None else []
 
     def chunks(self) -> Iterator[list[Row]]:
         """All rows, in order. A file can be read again; a pipe and records can't."""
         options = self._options
         if options.stream is not None:
-            return read.read_stream(options.stream, id_column=self._spec.id)
+            rows = read.read_stream(options.stream, id_column=self._spec.id, name=getattr(options.stream, "label", "stdin"))
+            return self._sieve.through(rows) if self._sieve else rows
         if options.records is not None:
             return read.from_records(options.records, id_column=self._spec.id)
-        return read.read(self.files, id_column=self._spec.id, **self._csv)
+        assert self._inputs is not None
+        return self._inputs.chunks()
 
     def check(self) -> None:
         """Looks at the first readable rows: are the prompt's names and the id column there?"""
@@ -78,7 +93,8 @@ class Source:
         elif self.is_stream:
             rows = []
         else:
-            rows = first.readable(self.files, id_column=self._spec.id, **self._csv)
+            assert self._inputs is not None
+            rows = self._inputs.readable()
         problems = [_of_prompt(text, _file(self._spec)) for text in self.drafter.check(rows)]
         if self._spec.id is not None:
             text = first.id_problem(rows, self._spec.id)
@@ -106,11 +122,12 @@ class Source:
             self.unnamed_models += 1
         chosen = pin if pin in self._spec.models else draft.pin
         if chosen is not None:
-            return Planned(draft=draft, chain=(chosen,))
-        chain = self.router.choose(row.fields, count_messages(draft.messages) if self.router.uses_tokens else 0)
-        if isinstance(chain, RowError):
-            return replace(chain, message=f"{row.place}: {chain.message}")
-        return Planned(draft=draft, chain=chain)
+            return Planned(draft=draft, chain=(chosen,), allowed=(chosen, *self._ladder), rule=None)
+        key = row.custom_id if row.custom_id is not None else str(row.position)
+        choice = self.router.choose(row.fields, count_messages(draft.messages) if self.router.uses_tokens else 0, key)
+        if isinstance(choice, RowError):
+            return replace(choice, message=f"{row.place}: {choice.message}")
+        return Planned(draft=draft, chain=choice.chain, allowed=(*choice.allowed, *self._ladder), rule=choice.rule)
 
     def prepare_sample(self) -> None:
         """For `--sample N`: one pass that finds the N rows with the smallest hashes."""
@@ -118,7 +135,9 @@ class Source:
         if count is not None:
             if self.is_stream:
                 raise SpecError("--sample N needs files; with stdin give a percentage, such as --sample 1%")
-            self._places = sample.smallest(count, (row.identity for chunk in self.chunks() for row in chunk))
+            identities = (row.identity for chunk in self.chunks() for row in chunk)
+            # With --limit, N of the rows that it leaves.
+            self._places = sample.smallest(count, islice(identities, self._options.limit))
 
     def in_scope(self, row: Row, nth: int) -> bool:
         """Whether this run works on the row (`--limit`, `--sample`); `nth` counts rows of this reading from 0."""
@@ -150,7 +169,7 @@ class Source:
 
     def record(self) -> str:
         """The files as they are now, for the next run's comparison."""
-        return json.text([[str(file.path), file.size, file.mtime_ns] for file in self.files])
+        return json.text(self._inputs.record() if self._inputs is not None else [])
 
     def keep(self, row: Row) -> str | None:
         """The kept columns as JSON."""
@@ -158,11 +177,11 @@ class Source:
         return json.text({name: row.fields.get(name) for name in names}) if names else None
 
 
-def _input_files(spec: JobSpec, environ: Mapping[str, str]) -> tuple[files.InputFile, ...]:
-    """The input files, named as the spec names them, so that results are the same wherever the command was typed. Results must not replace one of them."""
-    found = files.resolve(spec.input_patterns(environ), base=spec.folder, but=spec.own_files(environ))
+def _checked_inputs(spec: JobSpec, environ: Mapping[str, str]) -> Inputs:
+    """The input, its files named as the spec names them, so that results are the same wherever the command was typed. Results must not replace one of them."""
+    found = Inputs(spec, environ)
     results, store = spec.results_path(environ), spec.store_path(environ)
-    for file in found:
+    for file in found.files:
         if any(files.is_same(file.path, path) for path in (results, store) if path is not None):
             words = f"{file.name} is an input of this job and would be replaced; give `results` and `store` names of their own"
             raise SpecError(Problem(file=_file(spec), path="results", message=words))

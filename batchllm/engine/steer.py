@@ -17,11 +17,12 @@ from batchllm.core import json
 from batchllm.core.errors import BatchLLMError, SpecError
 from batchllm.core.events import Note
 from batchllm.core.money import text_usd
+from batchllm.engine.budgets import amount_words, caps_json, is_budget
 from batchllm.engine.setup import Access, Lanes, cap_of, check_money
 from batchllm.engine.steer_keys import FIXED, changeable, shown, value_at
 from batchllm.spec import JobSpec, deadline_utc, parse_set
 from batchllm.store.intake import finished_among
-from batchllm.store.settle import Settled, last_settlement, open_attempts, settle, sum_anew
+from batchllm.store.settle import Part, Settled, last_settlement, open_attempts, settle, sum_anew
 from batchllm.store.store import reopen
 
 if TYPE_CHECKING:
@@ -178,13 +179,16 @@ class Steering:
         spec = self._taken_over(written)
         run, before = self._run, self._run.spec
         changed = {tuple(key.split(".")) for key in given}
-        if spec.budget.usd is not None and ("budget", "usd") in changed:
+        if any(map(is_budget, given)):
             check_money(spec, self._access, run.clock.utc())
+            problem = self._lanes.budgets.refusal(spec, given)
+            if problem is not None:
+                raise SpecError(f"{problem}. Nothing was changed")
         deadline, details = self._new_deadline(spec, changed)
         said = [f"{key}: {shown(value_at(before, key))} -> {shown(value_at(spec, key))}" for key in given]
-        cap = ("UPDATE runs SET cap_pico = ? WHERE run = ?", (cap_of(spec), run.number))
+        cap = ("UPDATE runs SET cap_pico = ?, caps = ? WHERE run = ?", (cap_of(spec), caps_json(spec), run.number))
         notes = [
-            self._note(key, json.text(value), (lambda connection: connection.execute(*cap)) if key == "budget.usd" else None)
+            self._note(key, json.text(value), (lambda connection: connection.execute(*cap)) if is_budget(key) else None)
             for key, value in given.items()
         ]
         # From here on nothing can fail.
@@ -192,8 +196,8 @@ class Steering:
         run.spec = spec
         self.deadline, self.deadline_words = deadline, spec.deadline
         self._relimit(spec, changed)
-        if ("budget", "usd") in changed:
-            details += self._recap(spec)
+        if any(map(is_budget, given)):
+            details += self._recap(spec, changed)
         self._say(*said)
         if ("max_failed",) in changed:
             run.outcomes.allow(spec.max_failed)
@@ -239,17 +243,22 @@ class Steering:
             for lane in self._lanes.by_name.values():
                 self._run.spawn(lane)
 
-    def _recap(self, spec: JobSpec) -> list[str]:
-        cap = cap_of(spec)
-        for purse in self._lanes.purses.values():
-            purse.set_cap(cap)
-        purse = self._lanes.purses[self._lanes.simulated_only]
-        return [f"{text_usd(purse.spent_pico)} spent, {text_usd(purse.reserved_pico)} reserved"]
+    def _recap(self, spec: JobSpec, changed: Collection[tuple[str, ...]]) -> list[str]:
+        budgets = self._lanes.budgets
+        budgets.set_caps(spec)
+        caps = budgets.all(simulated=self._lanes.simulated_only)
+        shown_caps = [cap for cap in caps if tuple(cap.name.split(".")) in changed]
+        verbs = {False: "spent", True: "used"}
+        return [
+            f"{'' if cap.name == 'budget.usd' else cap.name + ': '}{amount_words(cap, cap.purse.spent_pico)} {verbs[cap.of_tokens]}, "
+            f"{amount_words(cap, cap.purse.reserved_pico)} reserved"
+            for cap in shown_caps
+        ]
 
     def _stop_overdrawn(self) -> None:
-        for purse in self._lanes.purses.values():
-            if purse.overdrawn and any(lane.purse is purse for lane in self._lanes.by_name.values()):
-                self._run.overdrawn(purse)
+        for cap in {id(cap): cap for lane in self._lanes.by_name.values() for cap in lane.caps}.values():
+            if cap.purse.overdrawn:
+                self._run.overdrawn(cap)
 
     async def _retry(self, keys: list[int], model: str | None) -> dict[str, Any]:
         if not self._files:
@@ -276,19 +285,20 @@ class Steering:
             raise SpecError("a sum can't be negative")
         now = self._run.clock.utc()
 
+        parts: list[Part] = []
+
         def work(connection: sqlite3.Connection) -> tuple[Settled, bool, int]:
             before = last_settlement(connection)
             # Where there is one kind only, nobody needs to name it.
             kind = simulated or set(open_attempts(connection, in_flight=False)) == {True}
-            return settle(connection, simulated=kind, billed_pico=sum_pico, word=word, now_utc=now, in_flight=False), kind, before
+            return settle(connection, simulated=kind, billed_pico=sum_pico, word=word, now_utc=now, in_flight=False, parts_into=parts), kind, before
 
         done = await self._note("settle", word, work)
         assert done is not None
         settled, kind, before = done
         if self._settled_after is None:
             self._settled_after = before
-        purse = self._lanes.purses[kind]
-        purse.settle_pinned(settled.worst_pico, cost_pico=settled.billed_pico)
+        self._lanes.budgets.settle(parts, simulated=kind)
         if settled.attempts:
             self._say(f"settled {settled.attempts:,} possibly billed requests: {text_usd(settled.billed_pico)} booked")
         self._stop_overdrawn()

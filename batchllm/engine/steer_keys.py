@@ -14,15 +14,16 @@ from batchllm.spec import JobSpec, MaxFailed
 
 KEYS = (
     "budget.usd",
+    "budget.usd_per_day",
+    "budget.tokens",
+    "budget.tokens_per_day",
+    "budget.tokens_per_month",
+    "budget.when_used_up",
     "concurrency",
     "deadline",
     "max_failed",
-    "models.*.limits.rpm",
-    "models.*.limits.tpm",
-    "models.*.limits.concurrency",
-    "limit_groups.*.rpm",
-    "limit_groups.*.tpm",
-    "limit_groups.*.concurrency",
+    *(f"models.*.limits.{name}" for name in ("rpm", "tpm", "itpm", "otpm", "rpd", "tpd", "concurrency")),
+    *(f"limit_groups.*.{name}" for name in ("rpm", "tpm", "itpm", "otpm", "rpd", "tpd", "concurrency", "share", "usd_per_day")),
 )
 """`*` stands for a name."""
 FIXED = "fixed"

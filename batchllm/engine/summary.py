@@ -50,6 +50,10 @@ class Summary:
     exit_code: int = 0
     unpriced: int = 0
     """Requests that cost something at a price that isn't known: they are not in `cost_usd`."""
+    shared: int = 0
+    """Rows that share the outcome of another one."""
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
+    """What trying again took: attempts per answer, waits, time and money of failed attempts, by error (`store.telemetry`)."""
     message: str | None = None
     """Why the run stopped, and what to do next."""
 
@@ -72,7 +76,9 @@ class Summary:
             "attempts": self.attempts,
             "retries": self.retries,
             "refusals": self.refusals,
+            "shared": self.shared,
             "seconds": round(self.seconds, 3),
             "stopped_by": self.stopped_by,
             "errors": dict(self.errors),
+            "telemetry": dict(self.telemetry),
         }

@@ -10,8 +10,12 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from batchllm.admit import LimitGroup
+from batchllm.admit import LimitGroup, windows
 from batchllm.admit.admission import Queue
+from batchllm.admit.bucket import DayBucket
+from batchllm.admit.charging import DAY
+from batchllm.admit.finder import dimension_of
+from batchllm.admit.windows import next_californian_midnight
 from batchllm.core.clock import Clock
 from batchllm.core.events import Listener, Note
 from batchllm.core.nouns import Fault, Kind, LimitHint
@@ -22,12 +26,14 @@ from batchllm.retry.decide import ModelOut, Refused
 from batchllm.spec import RetrySpec
 
 if TYPE_CHECKING:
-    from batchllm.engine.attempt import Rejected
+    from batchllm.engine.attempt import Accepted, Rejected
     from batchllm.engine.work import Work
 
 _SHAKY = frozenset({Kind.NETWORK, Kind.TIMEOUT, Kind.GATEWAY_TIMEOUT})
 """Faults that count for a row, but that a dying endpoint gives too."""
-_DAY_SECONDS = 86_400.0
+_VAIN = 0.25
+"""Of the first backoff, what is added to a hint after one that was obeyed in vain; doubled each time."""
+_DOUBLINGS = 8
 _JITTER = 0.1
 """On top of a server's hint: up to this part of it, and at most a second."""
 
@@ -58,8 +64,11 @@ class Weather:
         """Seconds of full jitter after `k` earlier waits."""
         return full_jitter(k, self._retry.initial_seconds, self._retry.max_seconds, self._rng)
 
-    def came_through(self, lane: Lane, *, answered: bool, sent_at: float) -> None:
+    def came_through(self, lane: Lane, end: Accepted | Rejected, *, answered: bool) -> None:
         """The endpoint answered (`answered`: and the model did)."""
+        if end.echo:
+            return
+        sent_at = end.sent_at
         if lane.outage.down:
             seconds = self._clock.now() - lane.outage.first_at
             self._listener(Note(level="info", text=f"{lane.name} is back after {_span(seconds)}"))
@@ -74,7 +83,9 @@ class Weather:
             if sent_at >= group.episode_at:
                 freed = freed or group.probing
                 group.probing = False
-                group.went_well()
+                group.went_well(self._clock.now())
+                if group.pace < 1.0:
+                    group.regrow(self._clock.now())
         if freed:
             self._pump()
 
@@ -85,39 +96,62 @@ class Weather:
 
     def hinted(self, lane: Lane, hints: Sequence[LimitHint]) -> None:
         """What response headers say: a limit that nobody declared, or that is lower than declared, is kept from now on."""
-        limits, now = lane.spec.limits, self._clock.now()
+        now = self._clock.now()
         for hint in hints:
-            told = lane.finder.hint(hint)
+            told = dimension_of(hint)
             if told is None:
                 continue
-            dimension, per_minute = told
-            declared = getattr(limits, dimension)
-            if declared is not None and per_minute < declared:
-                words = f"{lane.name}: the provider's {dimension} is {per_minute:,.0f}, not {declared:,}; keeping to that"
-                self._listener(Note(level="warning", text=words))
-            if (declared is None and lane.adaptive) or (declared is not None and per_minute < declared):
-                lane.own.set_rate(dimension, per_minute, burst_seconds=lane.burst_seconds, now=now)
+            if lane.finder.hint(*told):
+                self._told(lane, *told, now)
+            if hint.remaining is not None:
+                lane.own.correct(told[0], float(hint.remaining), now)
+
+    def _told(self, lane: Lane, dimension: str, limit: float, now: float) -> None:
+        declared = getattr(lane.spec.limits, dimension)
+        if declared is not None and limit >= declared:
+            return
+        if declared is not None:
+            words = f"{lane.name}: the provider's {dimension} is {limit:,.0f}, not {declared:,}; keeping to that"
+            self._listener(Note(level="warning", text=words))
+        if dimension in DAY:
+            # What was used of it, the header itself says.
+            lane.own.set_day(DayBucket(dimension, limit=limit, now=now), now)
+        else:
+            lane.own.set_rate(dimension, limit, burst_seconds=lane.burst_seconds, now=now)
 
     def refused(self, lane: Lane, decision: Refused, end: Rejected) -> None:
         """The provider said "not now": its group pauses, once per burst, for the hint or a backoff of its own."""
+        if end.echo:
+            return
         now = self._clock.now()
         words = end.fault.message if end.fault is not None else ""
         hint = decision.wait_seconds
         if hint is None and decision.until_window:
-            hint = _DAY_SECONDS - self._clock.utc() % _DAY_SECONDS
+            utc = self._clock.utc()
+            hint = (next_californian_midnight(utc) if lane.charging.day == "california" else windows.DAY.end(utc)) - utc
         lane.outage.fault(now, words)
         for group in lane.groups:
             first = group.refused(sent_at=end.sent_at, now=now, factor=0.5)
-            if first:
-                group.emptied(now)
+            group.paused_for = "rpd" if decision.until_window else "pause"
             if hint is not None:
-                self._pause(lane, group, now, hint, words, say=first)
+                self._pause(lane, group, now, hint + self._in_vain(group.refusals - 1), words, say=first)
             elif first:
                 group.pause(now + self.backoff(group.refusals - 1) + (self._retry.initial_seconds if decision.slower else 0.0))
+            if first and decision.slower:
+                group.slow(now)
+            group.emptied(now, day=decision.until_window)
             if first and group is lane.own and lane.adaptive:
                 self._pace(lane, lane.finder.refused(now))
         if hint is None:
             self._watch(lane, now, "refuses every request")
+
+    def _in_vain(self, times: int) -> float:
+        """Seconds on top of a hint after hints that were obeyed and refused again: such hints are too short (they may not count the refused request itself), and
+        asking at exactly the rate at which the bucket refills would be refused for ever.
+        """
+        if times < 1:
+            return 0.0
+        return min(self._retry.max_seconds / 2, self._retry.initial_seconds * _VAIN * (1 << min(times - 1, _DOUBLINGS)))
 
     def _pause(self, lane: Lane, group: LimitGroup, now: float, hint: float, words: str, *, say: bool) -> None:
         wait = hint + self._rng.uniform(0.0, min(1.0, hint * _JITTER))
@@ -136,6 +170,8 @@ class Weather:
 
     def down(self, lane: Lane, wait: float | None, end: Rejected) -> None:
         """The endpoint is unreachable or overloaded. Some such faults are noise; a row of them is an outage."""
+        if end.echo:
+            return
         now = self._clock.now()
         words = end.fault.message if end.fault is not None else ""
         lane.outage.fault(now, words)
@@ -154,6 +190,8 @@ class Weather:
 
     def shaky(self, lane: Lane, work: Work, end: Rejected) -> None:
         """A fault that counts for its row, and may be the first sign of an outage."""
+        if end.echo:
+            return
         if end.fault is None or end.fault.kind not in _SHAKY:
             lane.outage.over()
             return

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from batchllm.core.nouns import Draft, Reply, RowError
+from batchllm.core.nouns import Draft, Reply, Request, RowError
+from batchllm.rows.request import fingerprint
 from batchllm.store import History
 
 if TYPE_CHECKING:
     from batchllm.engine.lane import Lane
+    from batchllm.engine.sampling import Sample
 
 
 class Work:
     """Mutable on purpose: one per row in progress, seen by one journey only."""
 
     __slots__ = (
+        "ahead",
         "attempts",
         "by_outcome",
         "chain",
@@ -23,15 +26,23 @@ class Work:
         "custom_id",
         "draft",
         "failures",
+        "fields",
+        "fingerprint",
         "identical",
+        "invalid",
         "kept",
         "kind",
         "last_words",
         "patient",
         "position",
+        "route",
         "row_key",
+        "samples",
         "suspect",
         "ticket",
+        "trimmed",
+        "turns",
+        "twin",
     )
 
     def __init__(
@@ -49,17 +60,40 @@ class Work:
         self.failures: dict[str, int] = dict(history.failures)
         """Per model: attempts that count towards max_attempts."""
         self.by_outcome: dict[tuple[str, str], int] = dict(history.by_outcome)
+        self.fields: Mapping[str, Any] | None = None
+        """The record, where `output.check` looks at it."""
+        self.ahead: Sequence[Lane] = ()
+        """The models that may still be asked after the present one."""
+        self.invalid = 0
+        """Invalid answers of the present model, in this walk."""
+        self.turns = 0
+        """Turns of its conversation with the present model in which tools were called, in this walk."""
         self.cost_pico = history.cost_pico
         self.kind = "retry" if history.resent else "first"
         """Of its next attempt."""
         self.last_words: tuple[Any, ...] = ()
         self.identical = 0
+        self.route: int | None = None
+        """The number of the rule that chose its models; None when it was sent to a model by its name."""
         self.ticket = 0
         """Its place in the order of arrival at the door."""
+        self.trimmed = 0
+        """Messages that its request to the present model lost to fit (`context`)."""
         self.patient = False
         """Whether it waits for a model that is down, because the others of its chain had no answer."""
         self.suspect = False
         """Whether it hung or broke off while the endpoint was answering others."""
+        self.samples: dict[int, Sample] = {}
+        """Its good answers so far, where it is to have several."""
+        self.twin: bytes | None = None
+        """What it has in common with rows that ask the same; None: its answer is for itself."""
+        self.fingerprint: tuple[Lane, str] | None = None
+        """That of its request to this model, where it was needed before: it is costly."""
+
+    def fingerprint_of(self, lane: Lane, request: Request) -> str:
+        """The fingerprint of its request to a model."""
+        known = self.fingerprint
+        return known[1] if known is not None and known[0] is lane else fingerprint(request)
 
     def spent(self, cost_pico: int | None) -> None:
         """Adds a known cost."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from batchllm.core import json
@@ -57,13 +57,32 @@ def csv(lines: Iterable[Line], *, columns: Sequence[str] | None = None, extras: 
             if line.result.input is not None or len(ahead) >= _LOOKAHEAD_ROWS:
                 break
         columns = list((ahead[-1].result.input or {}) if ahead else ())
-    yield _row([*RESULT_COLUMNS, *(f"input.{name}" for name in columns), *extras])
+    else:
+        ahead += _first_ok(lines)
+    sampled = ("samples", "agreement") if any(line.result.samples is not None for line in ahead) else ()
+    yield _row([*RESULT_COLUMNS, *sampled, *(f"input.{name}" for name in columns), *extras])
     for line in chain(ahead, lines):
         given = line.result.input or {}
-        yield _row([*_values(line.result), *(given.get(name) for name in columns), *(line.extra.get(name) for name in extras)])
+        yield _row(
+            [
+                *values_of(line.result),
+                *(getattr(line.result, name) for name in sampled),
+                *(given.get(name) for name in columns),
+                *(line.extra.get(name) for name in extras),
+            ]
+        )
 
 
-def _values(result: Result) -> list[Any]:
+def _first_ok(lines: Iterator[Line]) -> Iterator[Line]:
+    """The lines up to the first that has an answer, which shows what answers hold in this job."""
+    for line in islice(lines, _LOOKAHEAD_ROWS):
+        yield line
+        if line.result.ok:
+            return
+
+
+def values_of(result: Result) -> list[Any]:
+    """The values of `RESULT_COLUMNS`."""
     usage, error = result.usage, result.error
     tokens = (
         [None] * 5

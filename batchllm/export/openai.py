@@ -68,7 +68,9 @@ def _error_body(result: Result) -> dict[str, Any]:
 
 
 def completion(result: Result, exchange: Exchange) -> dict[str, Any]:
-    """A minimal `chat.completion` that says what the result says."""
+    """A minimal `chat.completion` (of a vector: a list of one embedding) that says what the result says."""
+    if isinstance(result.output, list):
+        return _embedding(result, exchange)
     calls = list(result.tool_calls) if result.tool_calls else None
     message: dict[str, Any] = {"role": "assistant", "content": result.output, "refusal": None}
     if calls:
@@ -90,6 +92,16 @@ def completion(result: Result, exchange: Exchange) -> dict[str, Any]:
             "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         }
     return body
+
+
+def _embedding(result: Result, exchange: Exchange) -> dict[str, Any]:
+    tokens = result.usage.input_tokens if result.usage is not None else None
+    return {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": result.output}],
+        "model": result.provider_model or exchange.model_id or result.model,
+        **({"usage": {"prompt_tokens": tokens, "total_tokens": tokens}} if tokens is not None else {}),
+    }
 
 
 def _finish(result: Result, calls: Any) -> str:

@@ -11,14 +11,14 @@ from batchllm.core.nouns import Result
 from batchllm.export.files import replacing
 from batchllm.export.lines import csv, jsonl, plain
 
-_FORMATS = {"jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "": "jsonl", "csv": "csv"}
+_FORMATS = {"jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "": "jsonl", "csv": "csv", "npy": "npy", "parquet": "parquet"}
 
 
 def format_of(path: Path) -> str:
     """The format that a file name's extension picks. Raises SpecError for one that can't be written."""
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in _FORMATS:
-        raise SpecError(f"{path}: results can't be written as .{suffix} by this version; use .jsonl or .csv")
+        raise SpecError(f"{path}: results can't be written as .{suffix} by this version; use .jsonl, .csv, .parquet or (for vectors) .npy")
     return _FORMATS[suffix]
 
 
@@ -33,6 +33,16 @@ def write_results(results: Iterable[Result], path: Path, *, columns: Sequence[st
         write_stdout(encoded(results, "jsonl"))
         return
     form = format_of(path)
+    if form == "npy":
+        from batchllm.export.vectors import write_npy
+
+        write_npy(results, path)
+        return
+    if form == "parquet":
+        from batchllm.export.columnar import write_parquet
+
+        write_parquet(plain(results), path, columns=columns or ())
+        return
     with replacing(path) as file:
         for line in encoded(results, form, columns=columns):
             file.write(line)

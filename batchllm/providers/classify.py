@@ -16,7 +16,7 @@ from batchllm.providers.envelope import SHOWN, ErrorBody, header_text, read_erro
 from batchllm.providers.waits import header_wait, wait_hint
 
 _LIMIT_AND_REQUEST = re.compile(r"\blimit:?\s+([\d,]+)\b.{0,80}?\brequested:?\s+([\d,]+)", re.DOTALL)
-_LIMIT_ZERO = re.compile(r"\blimit:? 0(?![\d.,]*\d)")
+_LIMIT_ZERO = re.compile(r"\blimit(?: of|:)? 0(?![\d.,]*\d)")
 _ZERO_LIMIT_HEADERS = ("x-ratelimit-limit-req-minute", "x-ratelimit-limit-tokens-minute")
 """Mistral: a limit of 0 means that the model is not in the plan. (OpenAI's own names carry meaningless zeros at Azure.)"""
 
@@ -223,7 +223,7 @@ def classify_inner(
         wait_seconds=_wait(kind, error, headers),
         billed="maybe" if usage is None else "yes",
         usage=usage,
-        request_id=header_text(headers, "x-request-id") or request_id or error.request_id,
+        request_id=header_text(headers, "x-request-id", "request-id") or request_id or error.request_id,
     )
 
 

@@ -6,8 +6,8 @@ server sends and never raise; an answer that was paid for is not lost to a pedan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from batchllm.core.nouns import Fault, LimitHint, Reply, Request
 from batchllm.core.wire import HttpCall, HttpReply
@@ -27,10 +27,23 @@ class StreamDecoder(Protocol):
         """
 
 
+@runtime_checkable
+class PackingCodec(Protocol):
+    """A codec whose wire takes several inputs in one request: those of embeddings."""
+
+    def encode_many(self, requests: Sequence[Request], *, client_request_id: str | None) -> HttpCall:
+        """One HTTP call for several inputs that differ in nothing else. TypeError or ValueError for what can't be written."""
+
+    def decode_many(self, reply: HttpReply, count: int, sizes: Sequence[int] | None = None) -> list[Reply | Fault] | Fault:
+        """The answers in the order of the inputs, or the fault that all share. `sizes`: by which the usage is shared out, exactly. Never raises."""
+
+
 class Codec(Protocol):
     """One wire, for one model at one host."""
 
     model: str
+    warnings: list[str]
+    """What this codec renamed or left out because the model doesn't take it: sentences for the user, each once; it only grows."""
 
     def encode(self, request: Request, *, client_request_id: str | None, stream: bool = False) -> HttpCall:
         """The HTTP call. TypeError or ValueError for what JSON can't carry; nothing is sent then."""

@@ -161,6 +161,7 @@ FILTER_TEXTS = (
     "content filter",
     "flagged as potentially violating",
     "safety system",
+    "safety policy",
     "responsible ai",
 )
 MODERATION_TEXTS = ("moderation", "flagged")

@@ -36,6 +36,11 @@ def _tokens(value: Any) -> int | None:
     return -1
 
 
+def token_count(value: Any) -> int | None:
+    """One count as any wire writes it: None for what is not said, -1 for what can't be."""
+    return _tokens(value)
+
+
 def _first(*values: Any) -> int:
     """The first count that is said, 0 when none is (or it can't be): details only split what the totals say."""
     for value in values:
@@ -107,6 +112,13 @@ def _details(usage: Mapping[str, Any]) -> tuple[int, int, int]:
         cached = cached or _first(usage.get("prompt_cache_hit_tokens"), usage.get("cache_read_input_tokens"), usage.get("cached_tokens"))
         written = written or _first(usage.get("cache_creation_input_tokens"))
         reasoning = reasoning or _first(usage.get("reasoning_tokens"))
+        # OpenAI's responses (protocols A.5).
+        about_input, about_output = usage.get("input_tokens_details"), usage.get("output_tokens_details")
+        if isinstance(about_input, dict):
+            cached = cached or _first(about_input.get("cached_tokens"))
+            written = written or _first(about_input.get("cache_write_tokens"))
+        if isinstance(about_output, dict):
+            reasoning = reasoning or _first(about_output.get("reasoning_tokens"))
     return cached, written, reasoning
 
 

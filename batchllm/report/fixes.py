@@ -40,6 +40,9 @@ _FIXES: dict[str, Fix] = {
     ),
     Code.TRUNCATED: Fix(words="The answer was cut by its cap. Raise `max_tokens`; the changed requests go with the next run.", next="run"),
     Code.INVALID_OUTPUT: Fix(words="The answer didn't pass `output`. Loosen the check or help the prompt, or try another model.", next="model"),
+    Code.TOOL_TURNS: Fix(
+        words="The model went on calling tools. Raise `turns` of the tools, say in the prompt when to stop, or try another model.", next="model"
+    ),
     Code.RATE_LIMITED: Fix(
         words="The request is larger than the provider's limit, so it can never pass. Shorten it, ask for less output, or send it to a model with a higher limit.",
         next="model",

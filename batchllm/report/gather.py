@@ -13,11 +13,11 @@ from typing import Any
 from batchllm.core import json
 from batchllm.core.errors import Problem, SpecError
 from batchllm.core.nouns import Result, Row
+from batchllm.engine.inputs import Inputs
 from batchllm.export.lines import Line
 from batchllm.export.openai import Exchange, batch_line
-from batchllm.rows import files, first, read
 from batchllm.spec import JobSpec
-from batchllm.store.read import StoreReader, exchange, finished_rows, identity, result_of, selection
+from batchllm.store.read import Since, StoreReader, exchange, finished_rows, identity, result_of, selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,7 @@ class Wanted:
 
     status: str | None = None
     where: str | None = None
+    since: Since | None = None
     columns: tuple[str, ...] = ()
     """Input columns besides the kept ones."""
     all_columns: bool = False
@@ -37,22 +38,13 @@ class InputRows:
     """The input of a job, read forwards once more. Raises SpecError when it can't be."""
 
     def __init__(self, spec: JobSpec, environ: Mapping[str, str]) -> None:
-        self._spec = spec
-        patterns = spec.input_patterns(environ)
-        if not patterns or "-" in patterns:
-            raise SpecError("it didn't come from files")
-        self._files = files.resolve(patterns, but=spec.own_files(environ))
+        self._inputs = Inputs(spec, environ)
         self._rows = self._chunks()
         self._last: Row | None = None
 
     def _chunks(self) -> Iterator[Row]:
-        for chunk in read.read(self._files, id_column=self._spec.id, **self._csv):
+        for chunk in self._inputs.chunks():
             yield from chunk
-
-    @property
-    def _csv(self) -> dict[str, Any]:
-        given = self._spec.input
-        return {} if given is None else {"types": given.types, "delimiter": given.delimiter, "encoding": given.encoding}
 
     def at(self, position: int) -> Row | None:
         """The row at a position; None behind the end. Positions must rise."""
@@ -66,7 +58,7 @@ class InputRows:
 
     def check(self, names: Sequence[str]) -> None:
         """Raises SpecError for a column that none of the first readable rows has."""
-        rows = first.readable(self._files, id_column=self._spec.id, **self._csv)
+        rows = self._inputs.readable()
         there = {name for row in rows for name in row.fields}
         missing = [name for name in names if rows and name not in there]
         if missing:
@@ -83,7 +75,7 @@ class InputRows:
 
 def kept_columns(reader: StoreReader) -> list[str]:
     """Input columns that the store kept (`output.keep` at the time of the last answers)."""
-    rows = reader.all("SELECT input FROM answers WHERE input IS NOT NULL ORDER BY finished_at DESC LIMIT 1")
+    rows = reader.all("SELECT input FROM outcomes WHERE input IS NOT NULL ORDER BY finished_at DESC LIMIT 1")
     return list(json.loads(rows[0][0])) if rows else []
 
 
@@ -115,7 +107,7 @@ def gather_openai(reader: StoreReader, wanted: Wanted) -> Iterator[bytes]:
 
 
 def _results(reader: StoreReader, wanted: Wanted) -> Iterator[tuple[int, Result]]:
-    condition, values = selection(status=wanted.status, where=wanted.where)
+    condition, values = selection(status=wanted.status, where=wanted.where, since=wanted.since)
     for row in finished_rows(reader, condition, values, where=wanted.where):
         yield row[0], result_of(row)
 

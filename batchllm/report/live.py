@@ -171,7 +171,7 @@ def _row_facts(progress: Progress) -> list[Text]:
 
 def _speed_facts(progress: Progress) -> list[Text]:
     cells = [Text(f"{number(progress.requests_per_minute)} requests/min"), Text(f"{number(progress.tokens_per_minute)} tokens/min")]
-    limited = limited_words(progress.limited_by)
+    limited = limited_words(progress.limited_by, progress.waits_until_utc)
     return [*cells, Text(limited, style="cyan")] if limited else cells
 
 

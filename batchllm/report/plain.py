@@ -112,7 +112,7 @@ def progress_line(name: str, progress: Progress, *, end: bool = False) -> str:
         words.append(f"{progress.in_flight:,} in flight")
         words.append(f"{number(progress.requests_per_minute)} requests/min")
         words.append(f"{number(progress.tokens_per_minute)} tokens/min")
-        limited = limited_words(progress.limited_by)
+        limited = limited_words(progress.limited_by, progress.waits_until_utc)
         if limited:
             words.append(limited)
     words.append(money_line(progress))

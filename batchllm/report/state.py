@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from batchllm.core.money import usd_from_pico
@@ -15,6 +16,9 @@ from batchllm.engine.summary import RowCounts
 from batchllm.store import is_locked
 from batchllm.store.read import StoreReader, counts, error_codes, in_flight, money, paused_since, rates, row_states, snapshot, spend_by_model
 from batchllm.store.settle import NOTHING_OPEN, open_attempts
+from batchllm.store.spend import Left, Spend, budgets, provider_cost, spend_by
+from batchllm.store.telemetry import Telemetry, read_telemetry
+from batchllm.store.twins import shared_rows
 
 _RATE_SECONDS = 60.0
 _TOKENS = ("input", "output", "cached_input", "cache_write", "reasoning")
@@ -78,9 +82,19 @@ class JobState:
     tokens_per_minute: float
     limited_by: str | None
     eta_seconds: float | None
+    shared: int = 0
+    """Rows that have another one's answer."""
     paused_seconds: float | None = None
     """How long a running job has been paused from a second terminal; None when it isn't."""
     models: Sequence[ModelSpend] = field(default_factory=tuple)
+    budgets: Sequence[Left] = ()
+    """All budgets of the last run, as they stand now."""
+    spend: Mapping[str, Sequence[Spend]] = field(default_factory=dict)
+    """By `kind`, `day` and `route`."""
+    provider_cost: tuple[int, float] | None = None
+    """(answers, dollars) that the provider itself named a cost for."""
+    telemetry: Telemetry | None = None
+    """What trying again took."""
 
     def as_dict(self) -> dict[str, Any]:
         """The object of `status --json`."""
@@ -95,6 +109,7 @@ class JobState:
             "attempts": self.attempts,
             "retries": self.retries,
             "refusals": self.refusals,
+            "shared": self.shared,
             "seconds": round(self.seconds, 3),
             "stopped_by": self.stopped_by,
             "errors": dict(self.errors),
@@ -104,12 +119,37 @@ class JobState:
             "rate": {"requests_per_minute": round(self.requests_per_minute, 1), "tokens_per_minute": round(self.tokens_per_minute, 1)},
             "limited_by": self.limited_by,
             "eta_seconds": self.eta_seconds,
+            "budgets": [_budget(left) for left in self.budgets],
+            "spend": {f"by_{what}": [_spend(what, part) for part in parts] for what, parts in self.spend.items()},
+            "provider_cost_usd": None if self.provider_cost is None else self.provider_cost[1],
+            "telemetry": self.telemetry.as_dict() if self.telemetry is not None else None,
         }
 
     @property
     def possibly_billed_usd(self) -> float | None:
         """The most that possibly billed attempts can have cost; None when one of them has no known bound."""
         return None if self.possibly_billed_unknown else usd_from_pico(self.possibly_billed_pico)
+
+
+def _spend(what: str, part: Spend) -> dict[str, Any]:
+    return {
+        what: part.key,
+        "attempts": part.attempts,
+        "cost_usd": None if part.cost_pico is None else usd_from_pico(part.cost_pico),
+        "reserved_usd": usd_from_pico(part.reserved_pico),
+        "input_tokens": part.input_tokens,
+        "output_tokens": part.output_tokens,
+    }
+
+
+def _budget(left: Left) -> dict[str, Any]:
+    sums = {"cap": left.cap, "used": left.used, "reserved": left.reserved}
+    return {
+        "name": left.name,
+        "unit": left.unit,
+        **(sums if left.unit == "tokens" else {name: usd_from_pico(value) for name, value in sums.items()}),
+        "since": None if left.since_utc is None else datetime.fromtimestamp(left.since_utc, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
 
 
 def read_state(reader: StoreReader, *, results: str | None, now_utc: float) -> JobState:
@@ -120,9 +160,13 @@ def read_state(reader: StoreReader, *, results: str | None, now_utc: float) -> J
         run: dict[str, Any] = job["last_run"] or {}
         states, sums, numbers = row_states(connection), money(connection), counts(connection)
         maybe = open_attempts(connection, in_flight=not running)
-        codes = error_codes(connection)
+        codes, shared = error_codes(connection), shared_rows(connection)
         models = spend_by_model(connection)
         flying = in_flight(connection) if running else 0
+        left = budgets(connection, run=run.get("run"), simulated=sums["simulated"], now_utc=now_utc)
+        spend = {what: spend_by(connection, what, simulated=sums["simulated"]) for what in ("kind", "day", "route")}
+        named = provider_cost(connection, simulated=sums["simulated"])
+        tried = read_telemetry(connection, simulated=sums["simulated"])
         paused = paused_since(connection, run["run"]) if running and run else None
         began = run.get("started_at", now_utc)
         # The run's own rate while it is younger than a minute.
@@ -146,6 +190,7 @@ def read_state(reader: StoreReader, *, results: str | None, now_utc: float) -> J
         attempts=numbers["attempts"],
         retries=numbers["retries"],
         refusals=numbers["refusals"],
+        shared=shared,
         in_flight=flying,
         seconds=max(ended - began, 0.0),
         stopped_by=None if running else run.get("stopped_by"),
@@ -162,6 +207,10 @@ def read_state(reader: StoreReader, *, results: str | None, now_utc: float) -> J
         limited_by="pause" if paused is not None else run.get("limited_by") if running else None,
         eta_seconds=rows.pending / per_minute * 60 if running and rows.pending is not None and per_minute > 0 and paused is None else None,
         paused_seconds=max(now_utc - paused, 0.0) if paused is not None else None,
+        budgets=left,
+        spend=spend,
+        provider_cost=named,
+        telemetry=tried,
         models=tuple(
             ModelSpend(**{**model, "simulated": bool(model["simulated"]), "reserved_pico": model["reserved_pico"] or 0}) for model in models
         ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 
@@ -19,6 +20,11 @@ def clean(text: str, characters: int | None = None) -> str:
     if characters is not None and len(text) > characters:
         text = text[: max(characters - 1, 0)].rstrip() + "…"
     return text.encode("utf-8", "replace").decode()
+
+
+def clean_lines(text: str) -> str:
+    """A text of several lines as it is, but for control characters (line ends and tabs stay)."""
+    return "".join(_CONTROL.sub("", part) if part not in "\n\t" else part for part in re.split(r"([\n\t])", text)).encode("utf-8", "replace").decode()
 
 
 def span(seconds: float | None) -> str:
@@ -90,13 +96,16 @@ LIMITED_BY = {
     "rpd": "limited by rpd (requests per day)",
     "tpd": "limited by tpd (tokens per day)",
     "concurrency": "limited by concurrency (requests in flight)",
-    "budget": "limited by the budget (waiting for money that is held)",
+    "budget": "limited by the budget (waiting for what is held, or for the next day)",
     "pause": "paused (by `batchllm pause`, or the provider asked to wait, or is down)",
     "latency": "limited by the provider's latency",
     "input": "limited by reading the input",
 }
 
 
-def limited_words(limited_by: str | None) -> str:
-    """What limits the speed, in words; empty for None."""
+def limited_words(limited_by: str | None, waits_until_utc: float | None = None) -> str:
+    """What limits the speed, in words; empty for None. `waits_until_utc`: when the window opens that all wait for."""
+    if waits_until_utc is not None:
+        moment = datetime.fromtimestamp(waits_until_utc, UTC)
+        return f"waiting until {moment:%H:%M} UTC on {moment:%Y-%m-%d}: the budget is used up till then"
     return "" if limited_by is None else LIMITED_BY.get(limited_by, f"limited by {limited_by}")

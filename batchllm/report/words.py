@@ -29,24 +29,32 @@ def unpriced_words(spent_pico: int | None, unpriced: int) -> str:
     )
 
 
-def row_words(counts: RowCounts) -> str:
-    """`95 ok, 5 failed, 20 pending of 120`."""
+def row_words(counts: RowCounts, shared: int = 0) -> str:
+    """`95 ok, 5 failed, 20 pending of 120 (30 shared)`; `shared`: rows that have another one's answer."""
     words = [f"{counts.ok:,} ok"]
     if counts.failed:
         words.append(f"{counts.failed:,} failed")
     if counts.pending:
         words.append(f"{counts.pending:,} pending")
     end = "" if counts.total is None else f" of {counts.total:,}"
-    return ", ".join(words) + (end or " (the input's end is not known yet)")
+    return ", ".join(words) + (end or " (the input's end is not known yet)") + (f" ({shared:,} shared)" if shared else "")
 
 
 def token_words(sums: Mapping[str, int]) -> str:
-    """`1,234 in (200 cached), 567 out (80 reasoning)`."""
+    """`1,234 in (200 cached, 16%), 567 out (80 reasoning)`."""
     words = f"{sums['input']:,} in"
-    cached = [f"{sums[key]:,} {name}" for key, name in (("cached_input", "cached"), ("cache_write", "cache write")) if sums[key]]
+    cached = [
+        f"{sums[key]:,} {name}{_share(sums[key], sums['input'])}"
+        for key, name in (("cached_input", "cached"), ("cache_write", "cache write"))
+        if sums[key]
+    ]
     words += f" ({', '.join(cached)})" if cached else ""
     words += f", {sums['output']:,} out"
     return words + (f" ({sums['reasoning']:,} reasoning)" if sums["reasoning"] else "")
+
+
+def _share(part: int, whole: int) -> str:
+    return f", {part / whole:.0%}" if whole else ""
 
 
 def attempt_words(attempts: int, retries: int, refusals: int) -> str:
@@ -86,7 +94,7 @@ def summary_lines(summary: Summary, *, job: str, simulated: bool) -> list[str]:
     """The whole summary. `job` is how the user names the job on the command line, flags such as --simulate included."""
     spent = None if summary.cost_usd is None else pico_from_usd(summary.cost_usd)
     tokens = {name: getattr(summary.tokens, name) for name in ("input", "output", "cached_input", "cache_write", "reasoning")}
-    table = [("rows", row_words(summary.rows))]
+    table = [("rows", row_words(summary.rows, summary.shared))]
     if summary.errors:
         table.append(("errors", error_words(summary.errors)))
     table += [
@@ -104,9 +112,14 @@ def summary_lines(summary: Summary, *, job: str, simulated: bool) -> list[str]:
     return [*lines, *(f"  -> {step}" for step in steps)]
 
 
+def wants_more_money(message: str | None) -> bool:
+    """Whether it is the budget of the store's whole life that is used up: one of a day opens again, one of tokens isn't raised by dollars."""
+    return message is None or not ("opens again at" in message or "raise budget." in message)
+
+
 def next_steps(summary: Summary, *, job: str) -> Iterator[str]:
     """What a person may want to do now, each with its command."""
-    if summary.stopped_by == "budget":
+    if summary.stopped_by == "budget" and wants_more_money(summary.message):
         yield f"go on with more money: batchllm run {job} --budget USD"
     elif summary.stopped_by is not None or summary.rows.pending:
         yield f"go on: batchllm run {job}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 from batchllm.core.nouns import Code, Fault, Kind, RowError
 from batchllm.retry.backoff import full_jitter
@@ -101,6 +102,16 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Improve:
+    """The model answered, but not well enough: ask it once more, at once. The attempt counts."""
+
+    how: Literal["again", "repair", "longer"]
+    """The same request; one that shows it what was wrong; one with a larger output cap."""
+    error: RowError
+    """What the row fails with when there is no better answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOut:
     """The model is refused for good, for every row."""
 
@@ -109,7 +120,7 @@ class ModelOut:
     """What to tell the person: what is wrong and the mend."""
 
 
-Decision = Again | Refused | Down | Fail | ModelOut
+Decision = Again | Refused | Down | Fail | Improve | ModelOut
 
 
 def row_error(fault: Fault) -> RowError:

@@ -1,7 +1,7 @@
 """Whether an answer that was understood is one that the row may keep.
 
 The rules, in order: a refusal or a filter fails the row, same model never again. An answer cut by the token cap is kept (`on_length: ok`) unless nothing but
-blanks came; `fail` fails every cut one. An answer that stopped by itself is kept even when it is empty: models do answer nothing. A finish that
+blanks came; `fail` and `retry` take none that was cut. An answer that stopped by itself is kept even when it is empty: models do answer nothing. A finish that
 nobody knows is kept when there is text or a tool call, else it is a reply that can't be understood. An answer that says "tool" and has neither call nor text is that too.
 """
 
@@ -26,7 +26,7 @@ def _unusable(reply: Reply, kind: Kind, message: str) -> Fault:
     )
 
 
-def judge(reply: Reply, *, on_length: Literal["ok", "fail"]) -> RowError | Fault | None:
+def judge(reply: Reply, *, on_length: Literal["ok", "retry", "fail"]) -> RowError | Fault | None:
     """None: keep the answer. A `RowError`: the row is lost on this model, the reply's text may be kept. A `Fault`: decide whether to try again."""
     if reply.refusal is not None or reply.finish in ("refusal", "filter"):
         words = reply.refusal or reply.text or "the provider's content filter withheld the answer"

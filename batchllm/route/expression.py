@@ -27,11 +27,14 @@ _LITERALS = {"true": True, "True": True, "false": False, "False": False, "none":
 _WORDS = frozenset({"and", "or", "not", "in", "is", "if", "else"})
 
 
-def compile_expression(source: str) -> tuple[Run, frozenset[str], bool]:
-    """The compiled expression, the columns it names, and whether it looks at `tokens`. Raises `SyntaxProblem`; the compiled one raises `RuleError`."""
+def compile_expression(source: str, *, names: frozenset[str] | None = None) -> tuple[Run, frozenset[str], bool]:
+    """The compiled expression, the columns it names, and whether it looks at `tokens`. Raises `SyntaxProblem`; the compiled one raises `RuleError`.
+
+    `names`: the only names there are, instead of `row`, `tokens` and a row's fields; the compiled expression is then given a mapping of these.
+    """
     if len(source) > LENGTH:
         raise SyntaxProblem(f"is longer than {LENGTH:,} characters", 1)
-    parser = _Parser(source)
+    parser = _Parser(source, names)
     run = parser.whole().run
     return run, frozenset(parser.columns), parser.uses_tokens
 
@@ -47,8 +50,9 @@ def _both(left: Run, right: Run) -> Run:
 class _Parser:
     """Recursive descent; each method reads one level of precedence."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, names: frozenset[str] | None) -> None:
         self._source = source
+        self._names = names
         self._tokens = tokens_of(source)
         self._at = 0
         self._depth = 0
@@ -187,6 +191,13 @@ class _Parser:
         return self._node(start, lambda fields, tokens: [run(fields, tokens) for run in runs])
 
     def _name(self, name: str) -> Node:
+        if self._names is not None:
+            if name not in self._names:
+                known = ", ".join(sorted(self._names))
+                raise SyntaxProblem(f"there is no {name!r} here; there are {known}", self._tokens[self._at - 1].start + 1)
+            # Without a path: what is wrong with a value here is no column's fault.
+            self.columns.add(name)
+            return Node(run=lambda fields, _: fields.get(name), text=name, has=lambda fields, _: name in fields)
         if name == "row":
             return Node(run=lambda fields, _: fields, text=name, has=lambda *_: True, path=("row",))
         if name == "tokens":

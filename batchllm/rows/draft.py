@@ -6,14 +6,17 @@ The trap: with a prompt in the spec a row's fields are data and nothing else. A 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from batchllm.core.nouns import Code, Draft, Endpoint, Row, RowError
 from batchllm.rows import shapes
+from batchllm.rows.media import Attacher, BadFile
 from batchllm.rows.template import Engine, NotFilled, Text
 
 _Filler = Callable[[Mapping[str, Any]], Any]
@@ -30,14 +33,16 @@ class Drafter:
         override_model: str | None = None,
         override_request: str | None = None,
         models: Mapping[str, str],
+        folder: Path | None = None,
     ) -> None:
-        """`messages`: the spec's prompt as (role, content), content a text or a list of parts; None when rows are requests. `models`: name to model id."""
+        """`folder`: what paths of content parts are relative to; default: the current one. `messages`: the spec's prompt as (role, content), content a text or a list of parts; None when rows are requests. `models`: name to model id."""
         self._endpoint = endpoint
         self._models = shapes.Models(models)
         self._model_column = override_model or (None if messages is not None else "model")
         self._request_column = override_request or (None if messages is not None else "request")
         self._overrides = tuple((key, column) for key, column in (("model", override_model), ("request", override_request)) if column)
         self._engine = Engine()
+        self._attacher = Attacher(folder or Path.cwd())
         self._texts: list[Text] = []
         self._messages: list[tuple[str, Any]] | None = None
         if messages is not None:
@@ -53,6 +58,20 @@ class Drafter:
         """How often a null was shown as nothing, over all drafts so far."""
         return self._engine.nulls
 
+    @property
+    def attaches(self) -> bool:
+        """Whether any draft so far named a file."""
+        return self._attacher.seen
+
+    @property
+    def attaches_beyond(self) -> bool:
+        """Whether any draft so far named a file that is no row of the input."""
+        return self._attacher.beyond
+
+    def cover(self, paths: Collection[Path]) -> None:
+        """These files are rows of the input."""
+        self._attacher.covered = paths
+
     def draft(self, row: Row) -> Draft | RowError:
         """What the row asks for, or why it can't be asked. Never raises for a row."""
         if row.error is not None:
@@ -61,10 +80,13 @@ class Drafter:
         try:
             pin = self._models.pinned(fields.get(self._model_column), self._model_column) if self._model_column else None
             params = shapes.row_params(fields.get(self._request_column), self._request_column) if self._request_column else {}
-            if self._messages is None:
-                return shapes.draft(fields, endpoint=self._endpoint, models=self._models, pin=pin, params=params)
-            return Draft(endpoint=self._endpoint, messages=self._filled(fields), params=params, pin=pin)
-        except shapes.Unfit as problem:
+            if self._messages is not None:
+                messages = self._attacher.attach(self._filled(fields))
+                return Draft(endpoint=self._endpoint, messages=messages, params=params, pin=pin)
+            made = shapes.draft(fields, endpoint=self._endpoint, models=self._models, pin=pin, params=params)
+            messages = self._attacher.attach(made.messages)
+            return made if messages is made.messages else replace(made, messages=messages)
+        except (shapes.Unfit, BadFile) as problem:
             return RowError(code=Code.BAD_ROW, message=f"{row.place}: {problem}")
         except NotFilled as problem:
             return RowError(code=Code.TEMPLATE, message=f"{row.place}: {problem}")

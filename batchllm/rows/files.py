@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from batchllm.core.errors import Problem, SpecError
+from batchllm.rows.columnar import NEEDS, is_there
 
-Format = Literal["jsonl", "csv"]
+Format = Literal["jsonl", "csv", "parquet", "file"]
+"""`file`: the file is one row."""
 Compression = Literal["gz", "zst"]
 
 _FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
@@ -47,9 +49,9 @@ class InputFile:
         return "\t" if suffixes[-2 if self.compression else -1] == ".tsv" else ","
 
 
-def resolve(patterns: Sequence[str], *, base: Path | None = None, but: Sequence[Path] = ()) -> tuple[InputFile, ...]:
+def resolve(patterns: Sequence[str], *, base: Path | None = None, but: Sequence[Path] = (), whole: bool = False) -> tuple[InputFile, ...]:
     """The input files of all patterns (absolute paths or globs, `**` too), in a stable order. Globs leave out the files in `but`: `*.jsonl` must not
-    take in what an earlier run of the job wrote.
+    take in what an earlier run of the job wrote. `whole`: each file is one row, whatever is in it.
 
     Names are shown relative to `base` (default: the current folder) where that is shorter. Raises `SpecError` with all problems at once.
     """
@@ -58,7 +60,7 @@ def resolve(patterns: Sequence[str], *, base: Path | None = None, but: Sequence[
     for pattern in patterns:
         try:
             for path in _matches(pattern, but):
-                found.setdefault(path, _look(path, base or Path.cwd()))
+                found.setdefault(path, _look(path, base or Path.cwd(), whole=whole))
         except SpecError as error:
             problems.extend(error.problems)
     if problems:
@@ -88,7 +90,7 @@ def _matches(pattern: str, but: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _look(path: Path, base: Path) -> InputFile:
+def _look(path: Path, base: Path, *, whole: bool) -> InputFile:
     relative = os.path.relpath(path, base)
     name = str(path) if relative.startswith("..") else relative
     try:
@@ -100,11 +102,13 @@ def _look(path: Path, base: Path) -> InputFile:
     except OSError as error:
         raise SpecError(Problem(file=name, message=f"the input file can't be read: {error.strerror}")) from error
     if stat.S_ISDIR(info.st_mode):
-        raise SpecError(Problem(file=name, message=f"is a folder; name its files, e.g. {name}/*.jsonl"))
+        raise SpecError(Problem(file=name, message=f"is a folder; name its files, e.g. {name}/*.{'jpg' if whole else 'jsonl'}"))
     if not stat.S_ISREG(info.st_mode):
         raise SpecError(Problem(file=name, message="is no ordinary file; send a stream to stdin with `--input -`"))
     if not os.access(path, os.R_OK):
         raise SpecError(Problem(file=name, message="the input file can't be read: permission denied"))
+    if whole:
+        return InputFile(path=path, name=name, format="file", compression=None, size=info.st_size, mtime_ns=info.st_mtime_ns)
     kind, compression = _kind(path, name)
     if info.st_size == 0:
         raise SpecError(Problem(file=name, message="the input file is empty"))
@@ -120,10 +124,14 @@ def _kind(path: Path, name: str) -> tuple[Format, Compression | None]:
     if suffix in _FORMATS:
         return _FORMATS[suffix], compression
     if suffix == ".parquet":
-        raise SpecError(Problem(file=name, message="Parquet input is not supported by this version yet; convert it to .jsonl or .csv"))
+        if compression is not None:
+            raise SpecError(Problem(file=name, message="a Parquet file is compressed inside; unpack this one"))
+        if not is_there():
+            raise SpecError(Problem(file=name, message=f"{NEEDS} (or convert it to .jsonl or .csv)"))
+        return "parquet", None
     if suffix == ".json":
         raise SpecError(Problem(file=name, message="one JSON document is not read; write one object per line into a .jsonl file"))
-    known = "known are .jsonl (.ndjson) and .csv (.tsv), each also with .gz or .zst"
+    known = "known are .jsonl (.ndjson) and .csv (.tsv), each also with .gz or .zst, and .parquet"
     raise SpecError(Problem(file=name, message=f"the extension {suffix or '(none)'!s} doesn't tell the format; {known}"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
 from batchllm.core.nouns import Row
@@ -24,9 +24,14 @@ def readable(
     count: int = COUNT,
 ) -> list[Row]:
     """The first `count` rows that could be read (a missing id doesn't matter here). Raises `SpecError` as `read` does."""
+    return of_chunks(read(files, id_column=id_column, types=types, delimiter=delimiter, encoding=encoding, first_chunk_rows=count), count=count)
+
+
+def of_chunks(chunks: Iterator[list[Row]], *, count: int = COUNT) -> list[Row]:
+    """The same, of rows that are being read."""
     found: list[Row] = []
     seen = 0
-    for chunk in read(files, id_column=id_column, types=types, delimiter=delimiter, encoding=encoding, first_chunk_rows=count):
+    for chunk in chunks:
         found.extend(row for row in chunk if row.fields)
         seen += len(chunk)
         if len(found) >= count or seen >= _LOOK_AT:
@@ -36,6 +41,8 @@ def readable(
 
 def is_empty(file: InputFile) -> bool:
     """Whether a file holds no row at all, not even a bad one: only blanks, or only a header."""
+    if file.format == "file":
+        return False
     return next(read((file,), first_chunk_rows=1), None) is None
 
 

@@ -13,6 +13,8 @@ import orjson
 
 from batchllm.core.errors import Problem, SpecError
 from batchllm.core.nouns import Row
+from batchllm.rows.columnar import parquet_rows
+from batchllm.rows.file_rows import ID_OF_FILES, file_row
 from batchllm.rows.files import InputFile, open_bytes
 from batchllm.rows.lines import LINE_BYTES, Line, TooLong, blocks
 from batchllm.rows.records import DEPTH, Records, too_deep
@@ -42,10 +44,18 @@ def read(
     """
     if (types or delimiter or encoding) and not any(file.format == "csv" for file in files):
         raise SpecError(Problem(path="input", message="`types`, `delimiter` and `encoding` are for CSV files, and no input file is one"))
+    if id_column is None and any(file.format == "file" for file in files):
+        id_column = ID_OF_FILES
     records = Records(id_column)
 
     def rows() -> Iterator[Row | None]:
         for file in files:
+            if file.format == "file":
+                yield file_row(file, records)
+                continue
+            if file.format == "parquet":
+                yield from parquet_rows(str(file.path), file.name, records)
+                continue
             with open_bytes(file) as stream:
                 if file.format == "csv":
                     yield from _csv_rows(stream, file, records, types=types, delimiter=delimiter, encoding=encoding, cap=line_bytes)

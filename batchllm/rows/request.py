@@ -13,21 +13,32 @@ from typing import Any
 import orjson
 
 from batchllm.core import json
-from batchllm.core.nouns import Draft, Request
+from batchllm.core.nouns import Draft, Request, Wanted
 
 VERSION = "v1"
 _FLAT = frozenset({str, int, bool})
 
 
-def merge(draft: Draft, *, spec_request: Mapping[str, Any], model_request: Mapping[str, Any], body: Mapping[str, Any] | None = None) -> Request:
+def merge(
+    draft: Draft,
+    *,
+    spec_request: Mapping[str, Any],
+    model_request: Mapping[str, Any],
+    body: Mapping[str, Any] | None = None,
+    wanted: Wanted | None = None,
+) -> Request:
     """The request of a row to one model: spec, then model, then row, each winning over the one before, key by key (objects are replaced whole).
 
-    Null means none: a null takes the key away, also one that an earlier layer set.
+    Null means none: a null takes the key away, also one that an earlier layer set. `wanted`: the form that answers must have, the lowest layer of all.
     """
     params = {**spec_request, **model_request, **draft.params}
+    if draft.endpoint == "embeddings":
+        wanted = None
+    if wanted is not None:
+        params.setdefault("response_format", wanted.response_format)
     if None in params.values():
         params = {key: value for key, value in params.items() if value is not None}
-    return Request(endpoint=draft.endpoint, messages=draft.messages, params=params, body=body or {})
+    return Request(endpoint=draft.endpoint, messages=draft.messages, params=params, body=body or {}, wanted=wanted)
 
 
 def fingerprint(request: Request) -> str:
@@ -36,21 +47,28 @@ def fingerprint(request: Request) -> str:
     The JSON is one object with exactly these keys: `endpoint` (text), `messages` (as filled: order and every key count, a null too), `params` (merged, with
     OpenAI's names, no nulls; schema and tools are among them), and `body` (the model's raw additions) only when it is not empty. Keys are sorted at every
     level, nothing is escaped that needn't be, and a float that is a whole number below 2^53 is written as an integer, so that 0 and 0.0 are one
-    parameter. Not in it: id, row, model, base URL, headers, keys, limits, prices, retry, stream, versions.
+    parameter. Where answers must have a form, `wanted` is its digest, and a `response_format` that was made of it is left out of `params`.
+    Not in it: id, row, model, base URL, headers, keys, limits, prices, retry, stream, versions.
     """
-    form: dict[str, Any] = {"endpoint": request.endpoint, "messages": request.messages, "params": request.params}
+    params = request.params
+    wanted = request.wanted
+    if wanted is not None and params.get("response_format") is wanted.response_format:
+        params = {key: value for key, value in params.items() if key != "response_format"}
+    form: dict[str, Any] = {"endpoint": request.endpoint, "messages": request.messages, "params": params}
     if request.body:
         form["body"] = request.body
+    if wanted is not None:
+        form["wanted"] = wanted.digest
     # The canonical form walks everything in Python to find whole floats; where there can be none, sorting alone gives the same bytes.
-    data = orjson.dumps(form, option=orjson.OPT_SORT_KEYS) if _has_no_whole_float(request) else json.canonical(form)
+    data = orjson.dumps(form, option=orjson.OPT_SORT_KEYS) if _has_no_whole_float(request, params) else json.canonical(form)
     return f"{VERSION}:{sha256(data).hexdigest()}"
 
 
-def _has_no_whole_float(request: Request) -> bool:
+def _has_no_whole_float(request: Request, params: Mapping[str, Any]) -> bool:
     """Whether that can be seen at a glance: messages of texts only, no parameter that is an object or a list."""
     if request.body:
         return False
-    for value in request.params.values():
+    for value in params.values():
         if type(value) not in _FLAT and (type(value) is not float or value.is_integer()):
             return False
     for message in request.messages:

@@ -12,11 +12,13 @@ from typing import Any
 
 from batchllm.core import json
 from batchllm.core.nouns import Draft, Endpoint
+from batchllm.rows.bodies import ENDPOINTS, chat_form
+from batchllm.rows.media import is_part
+from batchllm.spec.findings import dotted
+from batchllm.spec.slips import KNOWN, slip
+from batchllm.spec.tools import tool_problems
 
-_CHAT_URLS = frozenset({"/v1/chat/completions", "/chat/completions"})
-_OTHER_URLS = frozenset(
-    {"/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/moderations", "/v1/images/generations", "/v1/images/edits", "/v1/videos"}
-)
+_OTHER_URLS = frozenset({"/v1/moderations", "/v1/images/generations", "/v1/images/edits", "/v1/videos"})
 _NOT_PARAMS = {
     "messages": "the prompt comes from the row's own `messages`",
     "model": "name a model by `model` beside it",
@@ -83,6 +85,9 @@ def draft(fields: Mapping[str, Any], *, endpoint: Endpoint, models: Models, pin:
         return Draft(endpoint=endpoint, messages=checked_messages(prompt, "prompt"), params=params, pin=pin)
     if prompt is not None:
         raise Unfit(f"prompt: is {json.text(prompt)[:60]}, not a text or a list of messages")
+    text = fields.get("text")
+    if endpoint == "embeddings" and isinstance(text, str) and text:
+        return Draft(endpoint=endpoint, messages=({"role": "user", "content": text},), params=params, pin=pin)
     if isinstance(body, dict) and "messages" in body:
         raise Unfit('looks like an OpenAI Batch line without its `url`; add "method": "POST", "url": "/v1/chat/completions"')
     columns = ", ".join(fields)[:120] or "nothing"
@@ -94,19 +99,28 @@ def _batch_line(fields: Mapping[str, Any], body: Any, models: Models, pin: str |
     if method != "POST":
         raise Unfit(f"method: is {json.text(method)[:60]}; a Batch line's is POST")
     url = fields.get("url")
-    if not isinstance(url, str) or url not in _CHAT_URLS:
+    if not isinstance(url, str) or url not in ENDPOINTS:
         if isinstance(url, str) and url in _OTHER_URLS:
-            raise Unfit(f"url: {url} is not supported by this version yet; /v1/chat/completions is")
+            raise Unfit(f"url: {url} is not supported; there are {', '.join(key for key in ENDPOINTS if key.startswith('/v1/'))}")
         raise Unfit(f"url: {json.text(url)[:80]} is no endpoint of a Batch line; use /v1/chat/completions")
+    endpoint = ENDPOINTS[url]
     if not isinstance(body, dict):
         raise Unfit("body: is not an object")
     name, named_model = models.named(body.get("model"))
-    own = {key: value for key, value in body.items() if key not in {"model", "messages"}}
+    if endpoint == "chat":
+        messages = checked_messages(body.get("messages"), "body.messages")
+        own = {key: value for key, value in body.items() if key not in {"model", "messages"}}
+    else:
+        try:
+            made, own = chat_form(endpoint, body)
+        except ValueError as error:
+            raise Unfit(str(error)) from None
+        messages = checked_messages(made, "body")
     check_params(own, "body")
     # Without a prompt in the spec a row may carry `request` and `model` beside any shape; they are nearer to the row than its body.
     return Draft(
-        endpoint="chat",
-        messages=checked_messages(body.get("messages"), "body.messages"),
+        endpoint=endpoint,
+        messages=messages,
         params={**own, **params} if params else own,
         pin=pin or name,
         named_model=None if pin else named_model,
@@ -129,8 +143,10 @@ def checked_messages(value: Any, place: str) -> Sequence[Mapping[str, Any]]:
         if content is None:
             if not (message.get("tool_calls") or message.get("function_call") or message.get("refusal")):
                 raise Unfit(f"{place}[{index}]: has no content")
-        elif type(content) is not list or not content or not all(type(part) is dict and part.get("type") for part in content):
-            raise Unfit(f"{place}[{index}].content: must be a text or a list of parts, each an object with a type")
+        elif type(content) is not list or not content or not all(type(part) is dict and (part.get("type") or is_part(part)) for part in content):
+            raise Unfit(
+                f"{place}[{index}].content: must be a text or a list of parts, each an object with a type (or with `image`, `audio` or `file`)"
+            )
     return value
 
 
@@ -145,6 +161,12 @@ def check_params(params: Mapping[str, Any], place: str) -> None:
     choices = params.get("n")
     if choices is not None and (choices != 1 or isinstance(choices, bool)):
         raise Unfit(f"{place}.n: one answer per row; for several use `samples` in the spec")
+    for key in params:
+        if key not in KNOWN and (misspelt := slip(key)) is not None:
+            raise Unfit(f"{place}.{key}: {misspelt}")
+    if "tools" in params or "tool_choice" in params:
+        for inside, problem in tool_problems(params):
+            raise Unfit(f"{dotted((place, *inside))}: {problem}")
 
 
 def row_params(value: Any, column: str) -> Mapping[str, Any]:

@@ -48,11 +48,14 @@ class _Face:
         if clock is None:
             clock = self._clock = LoopClock()
         body = await request.read()
-        call = HttpCall(method=request.method, url=request.path, headers=request.headers, body=body)
+        call = HttpCall(method=request.method, url=request.path_qs, headers=request.headers, body=body)
         script = self._simulator.receive(call, now=clock.now(), utc=clock.utc())
         delivered = False
         try:
             response, delivered = await _act(request, script)
+        except ConnectionResetError:  # the client went away while it was written to; there is nobody to answer
+            return web.Response()
+        else:
             return response
         finally:
             self._simulator.finish(script, now=clock.now(), utc=clock.utc(), delivered=delivered)
@@ -109,6 +112,9 @@ async def _act(request: web.Request, script: Script) -> tuple[web.StreamResponse
                 await asyncio.sleep(chunk.delay_seconds)
             await response.write(chunk.data)
         if ending == "stall_mid":
+            while script.keep_alive is not None:
+                await asyncio.sleep(script.keep_alive.delay_seconds)
+                await response.write(script.keep_alive.data)
             await asyncio.sleep(FOREVER_SECONDS)
         if ending == "reset_mid":
             _reset(request)
@@ -177,8 +183,9 @@ async def serve(simulator: Simulator, *, host: str = "127.0.0.1", port: int = 0,
 def _announce(url: str, simulator: Simulator) -> None:
     settings = simulator.settings
     facts = [f"seed {settings.seed}", f"latency {settings.latency_ms:g} ms"]
-    facts += [f"{name} {value}" for name, value in (("rpm", settings.rpm), ("tpm", settings.tpm)) if value is not None]
-    if settings.rpm is not None or settings.tpm is not None:
+    limits = {name: getattr(settings, name) for name in ("rpm", "tpm", "itpm", "otpm", "rpd", "tpd")}
+    facts += [f"{name} {value}" for name, value in limits.items() if value is not None]
+    if any(limits[name] is not None for name in ("rpm", "tpm", "itpm", "otpm")):
         facts.append(f"burst {settings.burst_seconds:g} s")
     if settings.faults:
         facts.append(f"faults {settings.faults:g}")

@@ -12,6 +12,7 @@ from hashlib import sha256
 from batchllm.core import json
 from batchllm.core.nouns import Usage
 from batchllm.core.words import count_text
+from batchllm.simulator import vectors
 from batchllm.simulator.dialect import Answer, Ask, Choice, Tool, ToolCall
 from batchllm.simulator.draw import Draw
 from batchllm.simulator.shape import WORDS, sample
@@ -33,18 +34,25 @@ def content_key(seed: int, ask: Ask) -> bytes:
 
 def compose(ask: Ask, seed: int) -> Answer:
     """The answer, before anything goes wrong."""
+    if ask.inputs is not None:
+        embedded = vectors.embed(seed, ask.model, ask.inputs, ask.dimensions or vectors.size_of(ask.model))
+        return Answer(choices=(), usage=Usage(input_tokens=ask.input_tokens, output_tokens=0), vectors=embedded)
     key = content_key(seed, ask)
-    choices = tuple(_choice(ask, key if index == 0 else key + b"/%d" % index) for index in range(ask.choices))
+    choices = tuple(_whole_choice(ask, key if index == 0 else key + b"/%d" % index) for index in range(ask.choices))
     return _billed(ask, choices)
 
 
 def altered(ask: Ask, answer: Answer, fault: str) -> Answer:
     """The answer with what a content fault does to it; others leave it alone."""
+    if ask.inputs is not None:
+        return replace(answer, vectors=()) if fault == "finish_error" else answer
     first = answer.choices[0]
     text = first.text or ""
     match fault:
         case "length":
             changed = Choice(text=cut(text, ask.cap if ask.cap is not None and ask.cap < count_text(text) else min(5, ask.cap or 5)), finish="length")
+        case "window_full" | "paused":
+            changed = Choice(text=cut(text, max(count_text(text) // 2, 1)), finish="length")
         case "empty":
             changed = Choice(text="", finish="stop")
         case "empty_length":
@@ -52,9 +60,9 @@ def altered(ask: Ask, answer: Answer, fault: str) -> Answer:
             usage = Usage(input_tokens=ask.input_tokens, output_tokens=spent, reasoning_tokens=spent)
             return Answer(choices=(Choice(text="", finish="length"), *answer.choices[1:]), usage=usage)
         case "bad_json":
-            changed = Choice(text='{"label": "positive", "reason": "it', finish="stop")
+            changed = _within(ask, '{"label": "positive", "reason": "it')
         case "schema_violation":
-            changed = Choice(text='{"unexpected": [1, 2, 3]}', finish="stop")
+            changed = _within(ask, '{"unexpected": [1, 2, 3]}')
         case "bad_arguments":
             call = first.tool_call or ToolCall(id="call_simulated", name=ask.tool.name if ask.tool else "lookup", arguments="")
             changed = Choice(text=None, finish="tool", tool_call=replace(call, arguments='{"query": "unfinish'))
@@ -62,6 +70,9 @@ def altered(ask: Ask, answer: Answer, fault: str) -> Answer:
             changed = Choice(text=None, finish="stop", refusal=_REFUSAL if ask.cap is None else cut(_REFUSAL, ask.cap))
         case "content_filter":
             changed = Choice(text=None, finish="filter")
+        case "prompt_blocked":
+            blocked = Choice(text=None, finish="filter")
+            return Answer(choices=(blocked, *answer.choices[1:]), usage=Usage(input_tokens=ask.input_tokens, output_tokens=0))
         case "finish_error":
             changed = Choice(text=cut(text, max(count_text(text) // 2, 1)), finish="error")
         case "finish_null":
@@ -78,6 +89,13 @@ def altered(ask: Ask, answer: Answer, fault: str) -> Answer:
     return _billed(ask, (changed, *answer.choices[1:]))
 
 
+def _within(ask: Ask, text: str) -> Choice:
+    """A text that ends by itself, unless the cap ends it."""
+    if ask.cap is not None and count_text(text) > ask.cap:
+        return Choice(text=cut(text, ask.cap), finish="length")
+    return Choice(text=text, finish="stop")
+
+
 def cut(text: str, tokens: int) -> str:
     """The longest start of a text with at most this many tokens."""
     low, high = 0, len(text)
@@ -91,13 +109,39 @@ def cut(text: str, tokens: int) -> str:
 
 
 def _billed(ask: Ask, choices: tuple[Choice, ...]) -> Answer:
-    output = 0
+    output = thought = 0
     for choice in choices:
+        if choice.thought is not None:
+            thought += count_text(choice.thought)
         output += count_text(choice.text or choice.refusal or "") if choice.tokens is None else choice.tokens
         if choice.tool_call is not None:
             output += count_text(choice.tool_call.name) + count_text(choice.tool_call.arguments)
-    # Even an empty answer has its end token.
-    return Answer(choices=choices, usage=Usage(input_tokens=ask.input_tokens, output_tokens=max(output, 1)))
+    # Even an empty answer has its end token, unless there was to be none.
+    output = 0 if ask.cap == 0 else max(output, 1)
+    return Answer(choices=choices, usage=Usage(input_tokens=ask.input_tokens, output_tokens=output + thought, reasoning_tokens=thought))
+
+
+def _whole_choice(ask: Ask, key: bytes) -> Choice:
+    """Thought, words, and where they stop. What is thought counts towards the cap."""
+    if ask.think and ask.cap != 0:
+        draw = Draw(key + b"/thought")
+        tokens = 8 + draw.below(25)
+        tokens = tokens if ask.cap is None else min(tokens, ask.cap // 2)
+        spared = None if ask.cap is None else ask.cap - tokens
+        choice = _stopped(ask, _choice(replace(ask, cap=spared), key))
+        return replace(choice, thought=" ".join(_words(ask, draw, tokens))) if tokens else choice
+    return _stopped(ask, _choice(ask, key))
+
+
+def _stopped(ask: Ask, choice: Choice) -> Choice:
+    """Cut before the first of the stop texts."""
+    if not ask.stop or choice.text is None:
+        return choice
+    found = [(place, -len(stop), stop) for stop in ask.stop if stop and (place := choice.text.find(stop)) >= 0]
+    if not found:
+        return choice
+    place, _, stop = min(found)
+    return Choice(text=choice.text[:place], finish="stop", stopped_by=stop)
 
 
 def _choice(ask: Ask, key: bytes) -> Choice:
@@ -107,10 +151,7 @@ def _choice(ask: Ask, key: bytes) -> Choice:
     if ask.format == "text":
         return _prose(ask, draw)
     value = sample(ask.schema, draw) if ask.format == "schema" else {"answer": " ".join(_words(ask, draw, 6)), "score": draw.below(101)}
-    text = json.text(value)
-    if ask.cap is not None and count_text(text) > ask.cap:
-        return Choice(text=cut(text, ask.cap), finish="length")
-    return Choice(text=text, finish="stop")
+    return _within(ask, json.text(value))
 
 
 def _call(tool: Tool, key: bytes, draw: Draw) -> Choice:

@@ -9,7 +9,7 @@ from batchllm.simulator.script import Chunk, Ending, Script, Ticket
 
 _DRIP_PIECES = 8
 _DRIP_SECONDS = 0.125
-_FIRST_TOKEN_SHARE = 0.3
+FIRST_TOKEN_SHARE = 0.3
 _ENDINGS: dict[str | None, Ending] = {
     "stall": "stall_before",
     "stall_mid": "stall_mid",
@@ -19,6 +19,7 @@ _ENDINGS: dict[str | None, Ending] = {
     "stream_stall_comments": "stall_mid",
 }
 _HALVED = frozenset({"stall_mid", "reset_mid", "short_body"})
+_KEEP_ALIVE_SECONDS = 0.5
 _KEEP_ALIVE = b": keep-alive\n\n"
 
 
@@ -51,28 +52,30 @@ def plain(ticket: Ticket, headers: dict[str, str], body: bytes, *, fault: str | 
 
 
 def streamed(ticket: Ticket, headers: dict[str, str], frames: list[bytes], *, fault: str | None, seconds: float, draw: Draw) -> Script:
-    """Frames over time: the first after its share of the seconds, the others evenly over the rest."""
-    pause = seconds * (1 - _FIRST_TOKEN_SHARE) / max(len(frames) - 1, 1)
+    """Frames over time: the first after its share of the seconds (time to the first token), the others evenly over the rest (a frame is about a token)."""
+    comment = _KEEP_ALIVE if headers["content-type"].startswith("text/event-stream") else b"\n"
     match fault:
-        case "stream_stall_comments":
-            frames = [*frames, *[_KEEP_ALIVE] * 3]
         case "stream_comments":
-            frames = [part for frame in frames for part in (_KEEP_ALIVE, frame)]
-            pause /= 2
+            frames = [part for frame in frames for part in (comment, frame)]
         case "padding":
             frames = [b"\n\n\n", *frames]
-        case "slow_drip":
-            pause = max(pause, _DRIP_PIECES * _DRIP_SECONDS / max(len(frames), 1))
         case "stream_split":
             frames = _split(b"".join(frames), draw)
+        case "stream_cut":
+            frames = frames[: max(len(frames) // 2, 1)]
+            frames[-1] = frames[-1][: len(frames[-1]) // 2]
+    pause = seconds * (1 - FIRST_TOKEN_SHARE) / max(len(frames) - 1, 1)
+    if fault == "slow_drip":
+        pause = max(pause, _DRIP_PIECES * _DRIP_SECONDS / max(len(frames), 1))
     if fault in _HALVED:
         frames = frames[: max(len(frames) // 2, 1)]
     return Script(
         ticket=ticket,
         headers=headers,
-        delay_seconds=seconds * _FIRST_TOKEN_SHARE,
+        delay_seconds=seconds * FIRST_TOKEN_SHARE,
         chunks=tuple(Chunk(data=frame, delay_seconds=pause if index else 0.0) for index, frame in enumerate(frames)),
         ending=_ENDINGS.get(fault, "complete"),
+        keep_alive=Chunk(data=comment, delay_seconds=_KEEP_ALIVE_SECONDS) if fault == "stream_stall_comments" else None,
     )
 
 

@@ -1,6 +1,7 @@
 """What a wire dialect has to know: to read a request into an `Ask`, and to write an `Answer` or an error the way its provider would.
 
-Everything else (content, limits, faults, bill) is shared. A new dialect is one object with these methods and a line in `provider.ROUTES`.
+Everything else (content, limits, faults, bill) is shared. A new dialect is one object with these methods and a line in `provider.ROUTES`; where the path or the
+headers say more than the body (model, method, version), `provider.FINDERS` make an object of it. What needs no model is answered by `provider.ASIDES`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from batchllm.core.nouns import Usage
 from batchllm.simulator.bucket import Buckets, Refusal
+from batchllm.simulator.settings import Accounting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,15 @@ class Tool:
     name: str
     parameters: Mapping[str, Any]
     """JSON Schema of its arguments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefix:
+    """The start of a prompt that is to be kept for others."""
+
+    key: bytes
+    tokens: int
+    keep_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +52,21 @@ class Ask:
     schema: Any = None
     tool: Tool | None = None
     """The tool that must be called."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer; they are no part of it."""
+    think: bool = False
+    """Whether the model thinks before it speaks."""
+    prefixes: tuple[Prefix, ...] = ()
+    """What is to be cached of the prompt, from the shortest start to the longest."""
     logprobs: bool = False
+    inputs: Sequence[str] | None = None
+    """Texts to embed; None: this is no embeddings request."""
+    dimensions: int | None = None
+    """Length of the vectors; None: the model's own."""
+    base64: bool = False
+    """Whether vectors go out as base64."""
+    echo: bool = False
+    """Whether a completion repeats its prompt."""
     last_text: str = ""
     """Text of the last user message: where fault markers stand."""
 
@@ -65,6 +90,10 @@ class Choice:
     tool_call: ToolCall | None = None
     tokens: int | None = None
     """Of the text, where they are known without counting."""
+    thought: str | None = None
+    """What was thought before; its tokens are output, too."""
+    stopped_by: str | None = None
+    """The stop text that ended it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +101,10 @@ class Answer:
     """What the model says."""
 
     choices: tuple[Choice, ...]
+    """Empty for embeddings."""
     usage: Usage
+    vectors: tuple[bytes, ...] = ()
+    """One per input of an embeddings request: float32, little-endian, of unit length (`vectors.floats` reads them)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +117,23 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Aside:
+    """A request that no model is asked for: a list of models, a count of tokens. It is free, and not in the audit."""
+
+    method: str
+    path: str
+    """Without a slash at its end."""
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+    models: tuple[str, ...] | None
+    """Models that exist; None: every name does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorReply:
-    """An error as it goes over the wire."""
+    """An error as it goes over the wire; also the whole answer to an `Aside`."""
 
     status: int
     headers: Mapping[str, str]
@@ -95,6 +142,11 @@ class ErrorReply:
 
 class Dialect(Protocol):
     """One provider's wire."""
+
+    accounting: Accounting
+    """What its limits count."""
+    without: frozenset[str]
+    """Faults that this wire has no form for: they don't happen here, neither drawn nor asked for."""
 
     def key(self, headers: Mapping[str, str]) -> str | None:
         """The key that came along; header names are in lower case."""
@@ -111,13 +163,13 @@ class Dialect(Protocol):
     def stream_type(self) -> str:
         """Content type of a stream."""
 
-    def headers(self, request_id: str, *, seconds: float, buckets: Buckets | None) -> dict[str, str]:
+    def headers(self, request_id: str, *, seconds: float, utc: float, buckets: Buckets | None) -> dict[str, str]:
         """Headers of every reply of the provider itself."""
 
     def error(self, name: str, *, model: str | None, utc: float, details: Mapping[str, Any] | None = None) -> ErrorReply:
-        """An error by its name (`faults.KINDS`, or one of the simulator's own)."""
+        """An error by its name (`faults.KINDS`, or one of the simulator's own). `details` always have the `request_id`."""
 
-    def refused(self, refusal: Refusal, *, model: str, hints: str) -> ErrorReply:
+    def refused(self, refusal: Refusal, *, model: str, hints: str, request_id: str) -> ErrorReply:
         """The 429 of a bucket."""
 
     def models(self, names: Sequence[str], one: str | None) -> bytes | None:

@@ -1,4 +1,4 @@
-"""The OpenAI dialect: chat completions as objects and as streams (protocols A.1-A.4), and the list of models (A.6)."""
+"""The OpenAI dialect: what all of its endpoints share (protocols A.1, A.8), and chat completions as objects and as streams (A.2-A.4)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,65 @@ from batchllm.core import json
 from batchllm.simulator import openai_errors, openai_request
 from batchllm.simulator.bucket import Bucket, Buckets, Refusal
 from batchllm.simulator.dialect import Answer, Ask, Choice, ErrorReply, Problem
+from batchllm.simulator.settings import Accounting
 
 _FINISH = {"stop": "stop", "length": "length", "tool": "tool_calls", "filter": "content_filter", "error": "error", None: None}
-_STREAM_START = b"data: "
-_STREAM_STOP = b"\n\n"
-_DONE = b"data: [DONE]\n\n"
+DONE = b"data: [DONE]\n\n"
+"""The end of a stream."""
 
 
-class OpenAIChat:
-    """`POST /v1/chat/completions`."""
+class OpenAIWire:
+    """Everything but the requests and answers themselves."""
+
+    accounting: Accounting = "openai"
+    without: frozenset[str] = frozenset()
 
     def key(self, headers: Mapping[str, str]) -> str | None:
         """The Bearer token."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
         return key.strip() if scheme.lower() == "bearer" else None
+
+    def stream_type(self) -> str:
+        """SSE."""
+        return "text/event-stream; charset=utf-8"
+
+    def headers(self, request_id: str, *, seconds: float, utc: float, buckets: Buckets | None) -> dict[str, str]:
+        """A.1's headers; `x-ratelimit-*` for the limits that exist. `reset` is the time until the bucket is full again."""
+        del utc  # resets are durations here
+        found = {
+            "content-type": "application/json",
+            "x-request-id": request_id,
+            "openai-processing-ms": str(round(seconds * 1000)),
+            "openai-version": "2020-10-01",
+            "openai-organization": "org-simulated",
+        }
+        if buckets is not None:
+            # Minute or day, under the same names: only limit, remaining and reset together tell which (protocols A.1, G).
+            if requests := buckets.requests or buckets.requests_day:
+                _limit_headers(found, "requests", requests[0])
+            if tokens := buckets.tokens or buckets.tokens_day:
+                _limit_headers(found, "tokens", tokens[0])
+        return found
+
+    def error(self, name: str, *, model: str | None, utc: float, details: Mapping[str, Any] | None = None) -> ErrorReply:
+        """An error of A.8, or of a gateway in front."""
+        return openai_errors.reply(name, model=model, utc=utc, details=details)
+
+    def refused(self, refusal: Refusal, *, model: str, hints: str, request_id: str) -> ErrorReply:
+        """`rate_limit_exceeded`, or `Request too large`."""
+        del request_id  # in the headers only
+        return openai_errors.refused(refusal, model=model, hints=hints)
+
+    def models(self, names: Sequence[str], one: str | None) -> bytes | None:
+        """`GET /v1/models` and `GET /v1/models/{id}`."""
+        rows = [{"id": name, "object": "model", "created": 1_780_000_000, "owned_by": "simulated", "shutdown_date": None} for name in names]
+        if one is None:
+            return json.dumps({"object": "list", "data": rows})
+        return next((json.dumps(row) for row in rows if row["id"] == one), None)
+
+
+class OpenAIChat(OpenAIWire):
+    """`POST /v1/chat/completions`."""
 
     def parse(self, body: bytes) -> Ask | Problem:
         """Reads and checks a request."""
@@ -45,7 +90,7 @@ class OpenAIChat:
             "created": int(utc),
             "model": ask.model,
             "choices": [] if fault == "no_choices" else choices,
-            "usage": _usage(answer, fault),
+            "usage": usage_of(answer, fault),
             "service_tier": "default",
             "system_fingerprint": "fp_simulated",
         }
@@ -63,62 +108,28 @@ class OpenAIChat:
             "service_tier": "default",
             "system_fingerprint": "fp_simulated",
         }
-        usage = _usage(answer, fault)
+        usage = usage_of(answer, fault)
         every = {"usage": usage} if fault == "stream_usage_every" else {"usage": None} if ask.stream_usage else {}
         deltas = [(index, delta, finish) for index, choice in enumerate(answer.choices) for delta, finish in _deltas(choice)]
         if fault == "stream_no_finish":
             deltas = [(index, delta, None) for index, delta, _ in deltas]
         frames = [
-            _STREAM_START
-            + json.dumps({**head, "choices": [{"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}], **every})
-            + _STREAM_STOP
+            event({**head, "choices": [{"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}], **every})
             for index, delta, finish in deltas
         ]
         if fault == "stream_error":
             error = openai_errors.reply("500", model=ask.model, utc=utc, details=None).body
-            return [*frames[: max(len(frames) // 2, 1)], _STREAM_START + error + _STREAM_STOP]
+            return [*frames[: max(len(frames) // 2, 1)], b"data: " + error + b"\n\n"]
         if fault == "stream_stall_comments":
-            return frames[:1]
+            return frames[:2]
+        if fault == "stream_first_empty":
+            frames.insert(0, event({**head, "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}))
         if ask.stream_usage and fault not in ("usage_missing", "stream_no_finish"):
-            frames.append(_STREAM_START + json.dumps({**head, "choices": [], "usage": usage}) + _STREAM_STOP)
+            choices = [{"index": 0, "delta": {}}] if fault == "stream_usage_in_choices" else []
+            frames.append(event({**head, "choices": choices, "usage": usage}))
         if fault not in ("stream_no_done", "stream_no_finish"):
-            frames.append(_DONE)
+            frames.append(DONE)
         return frames
-
-    def stream_type(self) -> str:
-        """SSE."""
-        return "text/event-stream; charset=utf-8"
-
-    def headers(self, request_id: str, *, seconds: float, buckets: Buckets | None) -> dict[str, str]:
-        """A.1's headers; `x-ratelimit-*` for the limits that exist. `reset` is the time until the bucket is full again."""
-        found = {
-            "content-type": "application/json",
-            "x-request-id": request_id,
-            "openai-processing-ms": str(round(seconds * 1000)),
-            "openai-version": "2020-10-01",
-            "openai-organization": "org-simulated",
-        }
-        if buckets is not None:
-            if buckets.requests:
-                _limit_headers(found, "requests", buckets.requests[0])
-            if buckets.tokens:
-                _limit_headers(found, "tokens", buckets.tokens[0])
-        return found
-
-    def error(self, name: str, *, model: str | None, utc: float, details: Mapping[str, Any] | None = None) -> ErrorReply:
-        """An error of A.8, or of a gateway in front."""
-        return openai_errors.reply(name, model=model, utc=utc, details=details)
-
-    def refused(self, refusal: Refusal, *, model: str, hints: str) -> ErrorReply:
-        """`rate_limit_exceeded`, or `Request too large`."""
-        return openai_errors.refused(refusal, model=model, hints=hints)
-
-    def models(self, names: Sequence[str], one: str | None) -> bytes | None:
-        """`GET /v1/models` and `GET /v1/models/{id}`."""
-        rows = [{"id": name, "object": "model", "created": 1_780_000_000, "owned_by": "simulated", "shutdown_date": None} for name in names]
-        if one is None:
-            return json.dumps({"object": "list", "data": rows})
-        return next((json.dumps(row) for row in rows if row["id"] == one), None)
 
 
 def _limit_headers(found: dict[str, str], dimension: str, bucket: Bucket) -> None:
@@ -146,15 +157,21 @@ def _deltas(choice: Choice) -> list[tuple[dict[str, Any], str | None]]:
     if choice.tool_call is not None:
         call = choice.tool_call
         deltas.append(({"tool_calls": [{"index": 0, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}]}, None))
-        deltas += [({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}, None) for piece in _pieces(call.arguments)]
+        deltas += [({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}, None) for piece in pieces(call.arguments)]
     elif choice.refusal is not None:
-        deltas += [({"refusal": piece}, None) for piece in _pieces(choice.refusal)]
+        deltas += [({"refusal": piece}, None) for piece in pieces(choice.refusal)]
     else:
-        deltas += [({"content": piece}, None) for piece in _pieces(choice.text or "")]
+        deltas += [({"content": piece}, None) for piece in pieces(choice.text or "")]
     return [*deltas, ({}, _FINISH[choice.finish])]
 
 
-def _pieces(text: str) -> list[str]:
+def event(document: dict[str, Any]) -> bytes:
+    """A frame without a name."""
+    return b"data: " + json.dumps(document) + b"\n\n"
+
+
+def pieces(text: str) -> list[str]:
+    """A text as a stream brings it: word by word."""
     words = text.split(" ")
     return [word if index == 0 else " " + word for index, word in enumerate(words)] if text else []
 
@@ -163,11 +180,12 @@ def _logprobs(choice: Choice) -> dict[str, Any] | None:
     if choice.text is None:
         return None
     # Invented, but of the right form: longer words are less likely.
-    rows = [{"token": piece, "logprob": -0.01 * len(piece), "bytes": list(piece.encode()), "top_logprobs": []} for piece in _pieces(choice.text)]
+    rows = [{"token": piece, "logprob": -0.01 * len(piece), "bytes": list(piece.encode()), "top_logprobs": []} for piece in pieces(choice.text)]
     return {"content": rows, "refusal": None}
 
 
-def _usage(answer: Answer, fault: str | None) -> dict[str, Any]:
+def usage_of(answer: Answer, fault: str | None) -> dict[str, Any]:
+    """`usage`, or what a fault makes of it."""
     usage = answer.usage
     if fault == "usage_zero":
         return {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}

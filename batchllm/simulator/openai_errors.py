@@ -12,18 +12,11 @@ from email.utils import formatdate
 from typing import Any, Literal
 
 from batchllm.core import json
+from batchllm.simulator import gateway
 from batchllm.simulator.bucket import Refusal
 from batchllm.simulator.dialect import ErrorReply
 
 _JSON = {"content-type": "application/json"}
-_HTML = {"content-type": "text/html", "server": "nginx/1.22.1"}
-_REASONS = {
-    413: "Request Entity Too Large",
-    502: "Bad Gateway",
-    503: "Service Temporarily Unavailable",
-    504: "Gateway Time-out",
-    524: "A timeout occurred",
-}
 _PLANS = "For more information on this error, read the docs: https://platform.openai.com/docs/guides/error-codes/api-errors."
 _LIMIT_PAGE = "Visit https://platform.openai.com/account/rate-limits to learn more."
 
@@ -36,12 +29,11 @@ class _Row:
     code: str | int | None = None
     param: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    form: Literal["error", "html", "detail", "empty"] = "error"
+    form: Literal["error", "detail"] = "error"
 
 
 _ROWS: dict[str, _Row] = {
     "500": _Row(status=500, type="server_error", message="The server had an error while processing your request. Sorry about that!"),
-    "502": _Row(status=502, form="html"),
     "503": _Row(
         status=503,
         type="service_unavailable_error",
@@ -55,13 +47,11 @@ _ROWS: dict[str, _Row] = {
         message="Our servers are currently overloaded. Please try again later.",
         headers={"retry-after": "1"},
     ),
-    "503_html": _Row(status=503, form="html"),
-    "504": _Row(status=504, form="html"),
-    "524": _Row(status=524, form="html"),
     "529": _Row(status=529, type="overloaded_error", message="Overloaded"),
     "498": _Row(status=498, type="tokens", code="capacity_exceeded", message="Flex tier capacity exceeded."),
     "408": _Row(status=408, type="timeout_error", message="Request timed out."),
     "409": _Row(status=409, type="conflict_error", message="The resource is locked by another request. Please try again."),
+    "499": _Row(status=499, type="api_error", message="The request was cancelled."),
     "429_retry_after": _Row(
         status=429,
         type="requests",
@@ -130,6 +120,15 @@ _ROWS: dict[str, _Row] = {
     "spend_limit": _Row(
         status=429, type="insufficient_quota", code="project_spend_limit_exceeded", message="Your project has reached its monthly spend limit."
     ),
+    "usage_limits": _Row(
+        status=400,
+        type="invalid_request_error",
+        message="You have reached your specified API usage limits. You will regain access on 2027-01-01 at 00:00 UTC.",
+    ),
+    "on_hold": _Row(status=400, type="invalid_request_error", code="organization_on_hold", message="Your organization is on hold."),
+    "region": _Row(
+        status=403, type="invalid_request_error", code="unsupported_country_region_territory", message="Country, region, or territory not supported"
+    ),
     "budget": _Row(status=422, type="budget_exceeded", code="422", message="Budget has been exceeded! Current cost: 10.02, Max budget: 10.0"),
     "rpd": _Row(
         status=429,
@@ -184,9 +183,7 @@ _ROWS: dict[str, _Row] = {
         param="max_tokens",
         message="Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
     ),
-    "413": _Row(status=413, form="html"),
     "422": _Row(status=422, form="detail", message="Unprocessable Entity: Unexpected fields in the request."),
-    "redirect": _Row(status=302, form="empty", headers={"location": "https://login.example.com/"}),
     # The simulator's own, for what a client got wrong.
     "unknown_url": _Row(
         status=404, type="invalid_request_error", code="unknown_url", message="Unknown request URL: {method} {path}. Please check the URL for typos."
@@ -212,18 +209,13 @@ def reply(name: str, *, model: str | None, utc: float, details: Mapping[str, Any
     if name == "invalid":
         body = _error_body(details["message"], "invalid_request_error", details["param"], details["code"])
         return ErrorReply(status=400, headers=_JSON, body=body)
-    if name in ("html_200", "empty_200"):
-        page = b"<!DOCTYPE html><html><head><title>Welcome</title></head><body><h1>It works!</h1></body></html>" if name == "html_200" else b""
-        return ErrorReply(status=200, headers=_HTML if page else _JSON, body=page)
+    if (page := gateway.reply(name)) is not None:
+        return page
     row = _ROWS[name]
     headers = dict(row.headers)
     if name == "429_date":
         # Relative to the Date header, which stands for the provider's own clock.
         headers |= {"date": formatdate(utc, usegmt=True), "retry-after": formatdate(utc + 1, usegmt=True)}
-    if row.form == "html":
-        return ErrorReply(status=row.status, headers={**_HTML, **headers}, body=_page(row.status))
-    if row.form == "empty":
-        return ErrorReply(status=row.status, headers=headers, body=b"")
     words = {"model": model or "unknown", "key": "sk-...", "window": 128_000, "tokens": 131_072, "marker": "", "method": "", "path": "", **details}
     message = row.message.format_map(words)
     body = json.dumps({"detail": message}) if row.form == "detail" else _error_body(message, row.type, row.param, row.code)
@@ -232,8 +224,10 @@ def reply(name: str, *, model: str | None, utc: float, details: Mapping[str, Any
 
 def refused(refusal: Refusal, *, model: str, hints: str) -> ErrorReply:
     """The 429 of a bucket. A request that can never pass gets no hint."""
-    short = "RPM" if refusal.dimension == "requests" else "TPM"
-    place = f"{model} in organization org-simulated on {refusal.dimension} per min ({short}): Limit {refusal.limit}"
+    window = {"minute": "min", "day": "day"}[refusal.window]
+    short = "".join(word[0] for word in f"{refusal.dimension} per {window}".replace("_", " ").split()).upper()  # RPM, TPM, ITPM, OTPM, RPD, TPD
+    place = f"{model} in organization org-simulated on {refusal.dimension.replace('_', ' ')} per {window} ({short}): Limit {refusal.limit}"
+    kind = "requests" if refusal.dimension == "requests" else "tokens"
     headers = dict(_JSON)
     if refusal.wait_seconds is None:
         message = (
@@ -247,7 +241,7 @@ def refused(refusal: Refusal, *, model: str, hints: str) -> ErrorReply:
             headers["retry-after-ms"] = str(milliseconds)
         wait = go_duration(milliseconds / 1000)
         message = f"Rate limit reached for {place}, Used {refusal.used}, Requested {refusal.requested}. Please try again in {wait}. "
-    return ErrorReply(status=429, headers=headers, body=_error_body(message + _LIMIT_PAGE, refusal.dimension, None, "rate_limit_exceeded"))
+    return ErrorReply(status=429, headers=headers, body=_error_body(message + _LIMIT_PAGE, kind, None, "rate_limit_exceeded"))
 
 
 def go_duration(seconds: float) -> str:
@@ -265,8 +259,3 @@ def go_duration(seconds: float) -> str:
 
 def _error_body(message: str, kind: str | None, param: str | None, code: str | int | None) -> bytes:
     return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
-
-
-def _page(status: int) -> bytes:
-    title = f"{status} {_REASONS.get(status, 'Error')}"
-    return f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n".encode()

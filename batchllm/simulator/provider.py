@@ -7,22 +7,29 @@ therefore not counted as "seen": otherwise the faults of a run would depend on i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from batchllm.core.nouns import Usage
 from batchllm.core.secret import Secret
 from batchllm.core.wire import HttpCall
 from batchllm.simulator import answer as answers
-from batchllm.simulator import delivery
+from batchllm.simulator import anthropic, delivery, gemini, ollama, openai_responses
 from batchllm.simulator.audit import Audit, Record
-from batchllm.simulator.bucket import Buckets
-from batchllm.simulator.dialect import Ask, Dialect, ErrorReply, Problem
+from batchllm.simulator.bucket import Buckets, Charge, charge_at_end, charge_at_start
+from batchllm.simulator.dialect import Aside, Ask, Dialect, ErrorReply, Problem
 from batchllm.simulator.draw import Draw
 from batchllm.simulator.faults import BY_NAME, Deck, FaultKind, marker
+from batchllm.simulator.ollama_desk import Desk
+from batchllm.simulator.ollama_models import Shelf
 from batchllm.simulator.openai import OpenAIChat
+from batchllm.simulator.openai_completions import OpenAICompletions
+from batchllm.simulator.openai_embeddings import OpenAIEmbeddings
+from batchllm.simulator.openai_responses import OpenAIResponses
+from batchllm.simulator.prefixes import Prefixes
 from batchllm.simulator.script import Chunk, Script, Ticket
-from batchllm.simulator.settings import Settings
+from batchllm.simulator.settings import Accounting, Settings
 
 PriceOf = Callable[[str, Usage], int | None]
 """Pico-dollars of a request to this model; None when the price is unknown."""
@@ -32,21 +39,33 @@ DEFAULT_OUTPUT_CHARGE = 16 + answers.MEDIAN_TOKENS
 """What the token bucket is charged for output when a request names no cap."""
 
 _OPENAI: Dialect = OpenAIChat()
-ROUTES: dict[str, Dialect] = {"/v1/chat/completions": _OPENAI, "/chat/completions": _OPENAI}
+_OPENAI_PATHS: dict[str, Dialect] = {
+    "/chat/completions": _OPENAI,
+    "/responses": OpenAIResponses(),
+    "/completions": OpenAICompletions(),
+    "/embeddings": OpenAIEmbeddings(),
+}
+ROUTES: dict[str, Dialect] = {start + path: dialect for path, dialect in _OPENAI_PATHS.items() for start in ("/v1", "")}
+FINDERS: tuple[Callable[[str, Mapping[str, str], Mapping[str, str]], Dialect | None], ...] = (anthropic.find, gemini.find)
+"""For paths that are not in `ROUTES`: (path, query, headers) -> the dialect, if it is one of its paths."""
+ASIDES: tuple[Callable[[Aside], tuple[Dialect, ErrorReply | Problem] | None], ...] = (anthropic.aside, gemini.aside, openai_responses.aside)
+"""What is answered without a model; each says whether a request is one of its own."""
 _ERROR_SHARE = 0.1  # an error comes after this share of the latency
 _NO_DRAW = Draw(b"")  # stands in where nothing is left to chance; never read from
 
 
 @lru_cache(maxsize=1024)
-def _path(url: str) -> str:
-    return urlsplit(url).path.rstrip("/")
+def _place(url: str) -> tuple[str, dict[str, str]]:
+    """Path and query."""
+    parts = urlsplit(url)
+    return parts.path.rstrip("/"), dict(parse_qsl(parts.query))
 
 
 class Simulator:
     """One provider account. Every script that `receive` gives out must come back through `finish` exactly once."""
 
     def __init__(self, settings: Settings | None = None, *, price: PriceOf | None = None, started: float | None = None) -> None:
-        self.settings = settings or Settings()
+        settings = self.settings = settings or Settings()
         self.audit = Audit(self.settings.audit_records)
         self.in_flight = 0
         self._price = price
@@ -54,10 +73,15 @@ class Simulator:
         self._arrivals = 0
         self._buckets: dict[str, Buckets] = {}
         self._seen: dict[int, int] = {}
+        self._prefixes = Prefixes()
         self._deck = Deck(self.settings.faults, self.settings.fault_kinds)
-        self._limited = self.settings.rpm is not None or self.settings.tpm is not None
+        self._limited = any(limit is not None for limit in (settings.rpm, settings.tpm, settings.itpm, settings.otpm, settings.rpd, settings.tpd))
         self._run = b"%d/" % self.settings.seed
         self._chancy = self.settings.faults > 0 or self.settings.latency_ms > 0
+        # What is on an Ollama's disk changes while it runs, so its dialects belong to one simulator.
+        self._shelf = Shelf(settings.models, shown=DEFAULT_MODELS)
+        self._desk = Desk(self._shelf, settings.context_tokens)
+        self._routes = {**ROUTES, **ollama.routes(self._shelf, settings.context_tokens)}
 
     def receive(self, call: HttpCall, *, now: float, utc: float) -> Script:
         """Decides everything about one request: admission, fault, content. `now` is the loop's clock, `utc` wall time."""
@@ -73,10 +97,15 @@ class Simulator:
             if any(start <= passed < end for start, end in self.settings.outages):
                 ticket.fault = "outage"
                 return Script(ticket=ticket, status=0, ending="refuse")
-        path = _path(call.url)
-        dialect = ROUTES.get(path)
+        path, query = _place(call.url)
+        if path.startswith("/api/") or not path:
+            served = self._served(call, path, headers, ticket, utc)
+            if served is not None:
+                return served
+        dialect = self._routes.get(path) or next((found for finder in FINDERS if (found := finder(path, query, headers)) is not None), None)
         if dialect is None:
-            return self._other(call.method, path, headers, ticket, utc)
+            aside = Aside(method=call.method, path=path, query=query, headers=headers, body=call.body, models=self.settings.models)
+            return self._aside(aside, ticket, utc) or self._other(call.method, path, headers, ticket, utc)
         if call.method != "POST":
             return self._invalid(dialect, ticket, utc, Problem(name="method", details={"method": call.method, "path": path}))
         if (problem := self._stranger(dialect, headers)) is not None:
@@ -92,14 +121,13 @@ class Simulator:
 
     def finish(self, script: Script, *, now: float, utc: float, delivered: bool) -> None:
         """Books a request that is over: token bucket to real usage, slot, audit record. `delivered`: the client has the whole reply."""
-        del utc  # the record's wall time is that of the arrival
         ticket = script.ticket
         if ticket.finished:
             return
         ticket.finished = True
         self.in_flight -= 1
-        if ticket.charged_tokens != ticket.settled_tokens and ticket.model is not None:
-            self._bucket(ticket.model, now).settle(ticket.charged_tokens, ticket.settled_tokens, now)
+        if ticket.charged != ticket.settled:
+            self._buckets[ticket.bucket].settle(ticket.charged, ticket.settled, now, utc=utc)
         if not ticket.logged:
             return
         usage = ticket.usage if ticket.executed else None
@@ -142,6 +170,36 @@ class Simulator:
         # Real servers show the ends of a wrong key; enough to test that texts of others are scrubbed.
         return None if key in keys else Problem(name="401", details={"key": key if len(key) < 12 else f"{key[:3]}***{key[-4:]}"})
 
+    def _aside(self, request: Aside, ticket: Ticket, utc: float) -> Script | None:
+        """What a dialect answers without a model; None when it is nobody's."""
+        found = next((found for aside in ASIDES if (found := aside(request)) is not None), None)
+        if found is None:
+            return None
+        ticket.logged = False
+        dialect, answer = found
+        answer = self._stranger(dialect, request.headers) or answer
+        if isinstance(answer, Problem):
+            return self._invalid(dialect, ticket, utc, answer)
+        return self._error(dialect, ticket, answer, None, 0.0)
+
+    def _served(self, call: HttpCall, path: str, headers: Mapping[str, str], ticket: Ticket, utc: float) -> Script | None:
+        """What Ollama answers without a model; None when a model is asked, or nothing is there."""
+        dialect = self._routes["/api/chat"]
+        request = Aside(method=call.method, path=path, query={}, headers=headers, body=call.body, models=self.settings.models)
+        # The bare address is for health checks, which have no key.
+        stranger = self._stranger(dialect, headers) if path else None
+        found = stranger or self._desk.answer(request, utc)
+        if path in self._routes and (stranger is not None or found is None):
+            return None
+        ticket.logged = False
+        if found is None:
+            found = Problem(name="unknown_url", details={})
+        if isinstance(found, Problem):
+            return self._invalid(dialect, ticket, utc, found)
+        chunks = (Chunk(data=b""),) if call.method == "HEAD" else found.chunks
+        length = len(chunks[0].data) if len(chunks) == 1 else None
+        return Script(ticket=ticket, status=found.status, headers={"content-type": found.kind}, chunks=chunks, content_length=length)
+
     def _other(self, method: str, path: str, headers: Mapping[str, str], ticket: Ticket, utc: float) -> Script:
         """`/v1/models` and everything that does not exist."""
         ticket.logged = False
@@ -160,13 +218,18 @@ class Simulator:
         body = _OPENAI.models(names, one)
         if body is None:
             return self._invalid(_OPENAI, ticket, utc, Problem(name="model_not_found", details={}, model=one))
-        return self._whole(ticket, 200, _OPENAI.headers(ticket.request_id, seconds=0.0, buckets=None), body)
+        return self._whole(ticket, 200, _OPENAI.headers(ticket.request_id, seconds=0.0, utc=utc, buckets=None), body)
 
     def _invalid(self, dialect: Dialect, ticket: Ticket, utc: float, problem: Problem) -> Script:
         """The client's own mistake: nothing is executed."""
         ticket.fault = "invalid"
-        error = dialect.error(problem.name, model=problem.model, utc=utc, details=problem.details)
+        error = dialect.error(problem.name, model=problem.model, utc=utc, details={**problem.details, "request_id": ticket.request_id})
         return self._error(dialect, ticket, error, None, 0.0)
+
+    def _failed(self, dialect: Dialect, ticket: Ticket, name: str, buckets: Buckets | None, seconds: float) -> Script:
+        """An error by its name."""
+        error = dialect.error(name, model=ticket.model, utc=ticket.time, details={"request_id": ticket.request_id})
+        return self._error(dialect, ticket, error, buckets, seconds)
 
     # The desk: limits and luck.
 
@@ -174,7 +237,7 @@ class Simulator:
         settings = self.settings
         ticket.model = ask.model
         ticket.digest = ask.digest[:8].hex()
-        if settings.models is not None and ask.model not in settings.models:
+        if settings.models is not None and ask.model not in settings.models and self._shelf.get(ask.model) is None:
             return self._invalid(dialect, ticket, utc, Problem(name="model_not_found", details={}, model=ask.model))
         wanted = ask.input_tokens + (ask.cap or 0)
         if wanted > settings.context_tokens:
@@ -194,21 +257,24 @@ class Simulator:
             asked_for = BY_NAME[marked.name]
             fits = asked_for.wire in ("any", "stream" if ask.stream else "plain")
             fault = asked_for if fits and (marked.times is None or seen < marked.times) else None
+        if fault is not None and fault.name in dialect.without:
+            fault = None
 
-        buckets = self._bucket(ask.model, now) if self._limited else None
+        buckets = self._bucket(dialect, ask.model, ticket, now) if self._limited else None
         if fault is None or not fault.door:
             if settings.concurrency is not None and self.in_flight > settings.concurrency:
                 ticket.fault = "concurrency"
-                return self._error(dialect, ticket, dialect.error("slots", model=ask.model, utc=utc), buckets, 0.0)
+                return self._failed(dialect, ticket, "slots", buckets, 0.0)
             if buckets is not None:
-                charge = self._charge(ask)
-                refusal = buckets.admit(charge, now)
+                charge = self._charge(dialect, ask)
+                refusal = buckets.admit(charge, now, utc=utc)
                 if refusal is not None:
                     ticket.fault = "limit"
-                    return self._error(dialect, ticket, dialect.refused(refusal, model=ask.model, hints=settings.wait_hints), buckets, 0.0)
-                ticket.charged_tokens = charge
+                    refused = dialect.refused(refusal, model=ask.model, hints=settings.wait_hints, request_id=ticket.request_id)
+                    return self._error(dialect, ticket, refused, buckets, 0.0)
+                ticket.charged = charge
         elif buckets is not None:
-            buckets.refill(now)  # for the headers
+            buckets.refill(now, utc)  # for the headers
         if remember:
             self._seen[name] = seen + 1
         if fault is not None:
@@ -217,17 +283,21 @@ class Simulator:
                 return Script(ticket=ticket, status=0, ending="refuse")
         return self._worked(dialect, ask, ticket, fault=fault, draw=draw, buckets=buckets, latency=latency, utc=utc)
 
-    def _charge(self, ask: Ask) -> int:
-        if self.settings.charge == "real":
-            return ask.input_tokens
-        return ask.input_tokens + (DEFAULT_OUTPUT_CHARGE if ask.cap is None else ask.cap) * ask.choices
+    def _accounting(self, dialect: Dialect) -> Accounting:
+        return dialect.accounting if self.settings.accounting == "wire" else self.settings.accounting
 
-    def _bucket(self, model: str, now: float) -> Buckets:
+    def _charge(self, dialect: Dialect, ask: Ask) -> Charge:
+        output_cap = 0 if self.settings.charge == "real" else (DEFAULT_OUTPUT_CHARGE if ask.cap is None else ask.cap) * ask.choices
+        return charge_at_start(self._accounting(dialect), input_tokens=ask.input_tokens, output_cap=output_cap)
+
+    def _bucket(self, dialect: Dialect, model: str, ticket: Ticket, now: float) -> Buckets:
+        accounting = self._accounting(dialect)
         scope = model if self.settings.scope == "model" else ""
-        buckets = self._buckets.get(scope)
+        ticket.bucket = scope if accounting == "openai" else f"{accounting}:{scope}"
+        buckets = self._buckets.get(ticket.bucket)
         if buckets is None:
             # A new model starts with full buckets; their clock is the simulator's.
-            buckets = self._buckets[scope] = Buckets(self.settings, now=now)
+            buckets = self._buckets[ticket.bucket] = Buckets(self.settings, now=now, accounting=accounting)
         return buckets
 
     # The work: an answer, and how it goes out.
@@ -249,23 +319,26 @@ class Simulator:
             answer = answers.compose(ask, self.settings.seed)
             if fault is not None:
                 answer = answers.altered(ask, answer, fault.name)
+            if ask.prefixes and not answer.usage.cached_input_tokens and not answer.usage.cache_write_tokens:
+                usage = self._prefixes.used(ask.prefixes, answer.usage, now=ticket.now, ready=ticket.now + latency * delivery.FIRST_TOKEN_SHARE)
+                answer = replace(answer, usage=usage)
             ticket.executed = ticket.billed = True
             ticket.usage = answer.usage
             if buckets is not None:
-                ticket.settled_tokens = answer.usage.input_tokens + answer.usage.output_tokens
+                ticket.settled = charge_at_end(self._accounting(dialect), answer.usage)
         if fault is not None:
             if fault.error:
                 # A gateway gives up only after it has waited for the answer.
                 seconds = latency if fault.executed == 1 else latency * _ERROR_SHARE
-                return self._error(dialect, ticket, dialect.error(fault.name, model=ask.model, utc=utc), buckets, seconds)
+                return self._failed(dialect, ticket, fault.name, buckets, seconds)
             if fault.name == "reset":
                 return Script(ticket=ticket, status=0, delay_seconds=latency, ending="reset_before")
             if not executed:
                 # An answer that is none: a page, nothing, an error object under 200.
-                return self._error(dialect, ticket, dialect.error(fault.name, model=ask.model, utc=utc), buckets, latency * _ERROR_SHARE)
-        headers = dialect.headers(ticket.request_id, seconds=latency, buckets=buckets)
+                return self._failed(dialect, ticket, fault.name, buckets, latency * _ERROR_SHARE)
+        headers = dialect.headers(ticket.request_id, seconds=latency, utc=utc, buckets=buckets)
         name = None if fault is None else fault.name
-        if ask.stream:
+        if ask.stream and name != "stream_plain":
             headers["content-type"] = dialect.stream_type()
             headers["cache-control"] = "no-cache"
             return delivery.streamed(ticket, headers, dialect.frames(ask, answer, utc=utc, fault=name), fault=name, seconds=latency, draw=draw)
@@ -275,7 +348,7 @@ class Simulator:
         if "server" in error.headers:  # a gateway in front, which knows nothing of the provider's headers
             headers = dict(error.headers)
         else:
-            headers = {**dialect.headers(ticket.request_id, seconds=seconds, buckets=buckets), **error.headers}
+            headers = {**dialect.headers(ticket.request_id, seconds=seconds, utc=ticket.time, buckets=buckets), **error.headers}
         return self._whole(ticket, error.status, headers, error.body, seconds)
 
     @staticmethod

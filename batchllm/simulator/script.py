@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from batchllm.core.nouns import Usage
+from batchllm.simulator.bucket import NOTHING, Charge
 
 Ending = Literal[
     "complete",  # the answer is sent in full
@@ -45,9 +46,11 @@ class Ticket:
     billed: bool = False
     usage: Usage | None = None
     digest: str | None = None
-    charged_tokens: int = 0
-    settled_tokens: int = 0
-    """What the token bucket is charged in the end."""
+    charged: Charge = NOTHING
+    settled: Charge = NOTHING
+    """What the token buckets are charged in the end."""
+    bucket: str = ""
+    """Whose buckets those are."""
     holds_slot: bool = False
     logged: bool = True
     """False for requests that generate nothing (`/v1/models`)."""
@@ -66,6 +69,8 @@ class Script:
     """Before the headers."""
     chunks: tuple[Chunk, ...] = ()
     ending: Ending = "complete"
+    keep_alive: Chunk | None = None
+    """Said again and again while a `stall_mid` lasts; None: silence."""
     content_length: int | None = None
     """What is promised; None means a body of unknown length (chunked)."""
 

@@ -9,6 +9,9 @@ from typing import Literal
 from batchllm.core.errors import Problem, SpecError
 from batchllm.simulator.faults import BY_NAME
 
+Accounting = Literal["openai", "anthropic", "gemini"]
+"""Whose way of counting tokens against limits (protocols G)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -23,6 +26,17 @@ class Settings:
     """Requests per minute; None: unlimited."""
     tpm: int | None = None
     """Tokens per minute; None: unlimited."""
+    itpm: int | None = None
+    """Input tokens per minute; None: unlimited."""
+    otpm: int | None = None
+    """Output tokens per minute, counted as they are produced: a request passes while the bucket isn't in debt. None: unlimited."""
+    rpd: int | None = None
+    """Requests per day; None: unlimited."""
+    tpd: int | None = None
+    """Tokens per day; None: unlimited."""
+    accounting: Literal["wire", "openai", "anthropic", "gemini"] = "wire"
+    """What limits count: OpenAI prompt and output cap, Anthropic the prompt and then the real output, Gemini the prompt alone (its day ends at midnight, Pacific time;
+    the others' refill all the time). `wire`: as the provider does whose wire the request speaks."""
     burst_seconds: float = 60.0
     """Size of the buckets: this many seconds of the rate (at least one request); they are full at the start."""
     sub_window_seconds: float | None = None
@@ -30,7 +44,8 @@ class Settings:
     scope: Literal["model", "account"] = "model"
     """Whether each model has its own limits, or all share one set."""
     charge: Literal["max_tokens", "real"] = "max_tokens"
-    """What admission takes from the token bucket: input + output cap, settled to real usage at the end (OpenAI), or input alone and the output when it is done."""
+    """What admission takes from the token buckets where OpenAI's accounting holds: input + output cap, settled to real usage at the end, or input alone and the output
+    when it is done."""
     refusals_count: bool = False
     """Whether a refused request uses up RPM too, as OpenAI's do: hammering then prolongs the outage."""
     wait_hints: Literal["both", "seconds", "ms", "none"] = "both"
@@ -58,6 +73,10 @@ class Settings:
             for name, value in (
                 ("rpm", self.rpm),
                 ("tpm", self.tpm),
+                ("itpm", self.itpm),
+                ("otpm", self.otpm),
+                ("rpd", self.rpd),
+                ("tpd", self.tpd),
                 ("concurrency", self.concurrency),
                 ("sub_window_seconds", self.sub_window_seconds),
             )

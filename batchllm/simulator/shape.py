@@ -71,7 +71,7 @@ def _typed(kind: str, schema: dict[str, Any], draw: Draw, root: Any, depth: int)
         properties = schema.get("properties")
         properties = properties if isinstance(properties, dict) else {}
         required = schema.get("required")
-        required = required if isinstance(required, list) else []
+        required = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
         names = [*(name for name in properties if name in required or depth < _DEEP), *(name for name in required if name not in properties)]
         return {name: sample(properties.get(name, {}), draw, root=root, depth=depth + 1) for name in names}
     if kind == "array":

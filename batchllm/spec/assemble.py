@@ -12,6 +12,7 @@ from batchllm.core.errors import Problem, SpecError
 from batchllm.spec.changes import apply
 from batchllm.spec.check import check
 from batchllm.spec.explain import explain
+from batchllm.spec.extending import KEY
 from batchllm.spec.findings import Finding, dotted, locate
 from batchllm.spec.job import JobSpec, Source, built
 from batchllm.spec.reading import plain_data
@@ -36,6 +37,9 @@ def assemble(source: Source, *, changes: Mapping[str, Any] | None = None, label:
     # A value that could not be read lacks what was written in it.
     unread = {problem.path for problem in problems}
     findings = [finding for finding in findings if finding.at != "missing" or dotted(finding.path[:-1]) not in unread or len(finding.path) == 1]
+    if changes and KEY in changes:
+        # Its file would have to be read first, below everything else.
+        change_problems.append(Problem(file=label, path=KEY, message="can only stand in the spec itself"))
     everything = [*problems, *change_problems, *locate(findings, written)]
     if everything or job is None:
         raise SpecError(sorted(everything, key=lambda problem: (problem.line or 0, problem.column or 0)))

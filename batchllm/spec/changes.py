@@ -19,11 +19,17 @@ class _Unreachable(Exception):  # noqa: N818 - never leaves this module
 
 
 def parse_set(text: str) -> tuple[str, Any]:
-    """`budget.usd=5` -> `("budget.usd", 5)`; the value is read as YAML (`null`, `[a, b]`, `{rpm: 5}`). SpecError for anything else."""
+    """`budget.usd=5` -> `("budget.usd", 5)`; the value is read as YAML (`null`, `[a, b]`, `{rpm: 5}`), and `prompt.user=@v2.md` takes a text from a file.
+
+    SpecError for anything else.
+    """
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not key:
         raise SpecError(Problem(file="--set", message=f"expected KEY=VALUE, such as budget.usd=5, got {shown(text)}"))
+    if value.strip().startswith("@") and key.split(".")[0] == "prompt":
+        # As curl's: the text is in that file, relative to the spec.
+        return key, {"file": value.strip()[1:]}
     return key, read_value(value.strip(), label="--set", path=key)
 
 

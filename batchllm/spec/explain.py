@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from batchllm.spec.findings import Finding, Path, did_you_mean, shown, written_path
 from batchllm.spec.schema import json_schema, nodes_at
 
-_SECRET_KEYS = frozenset({"headers", "api_key_env"})
+_SECRET_KEYS = frozenset({"headers", "api_key_env", "api_key_command", "api_key_file"})
 
 
 def explain(error: ValidationError, data: Mapping[str, Any]) -> list[Finding]:
@@ -33,8 +33,10 @@ def explain(error: ValidationError, data: Mapping[str, Any]) -> list[Finding]:
                 findings.append(Finding(path=path, at="missing", message="this key is required"))
         elif detail["type"] == "too_short" and any(other["loc"][: len(path)] == path != other["loc"] for other in details):
             pass  # pydantic counts the good items only
+        elif detail["type"] == "spec_at":
+            findings.append(Finding(path=(*path, *detail["ctx"]["path"]), message=words(detail)))
         elif detail["type"] != "extra_forbidden":
-            findings.append(Finding(path=path, message=_words(detail)))
+            findings.append(Finding(path=path, message=words(detail)))
     return findings
 
 
@@ -76,10 +78,11 @@ _BOUNDS = {
 }
 
 
-def _words(detail: ErrorDetails) -> str:
+def words(detail: ErrorDetails) -> str:
+    """What one of pydantic's errors means, without its place."""
     kind, value, context = detail["type"], detail.get("input"), detail.get("ctx", {})
     got = "" if _SECRET_KEYS & set(detail["loc"]) else f", got {shown(value)}"
-    if kind == "spec":
+    if kind in ("spec", "spec_at"):
         return str(context["text"])
     if kind in _EXPECTED:
         quotes = " (put it in quotes)" if kind == "string_type" and isinstance(value, int | float) else ""

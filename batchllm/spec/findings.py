@@ -27,6 +27,8 @@ class Place:
     column: int
     key_line: int
     key_column: int
+    file: str | None = None
+    """The file that it came from by `extends`; None: the spec itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +111,14 @@ def locate(findings: Iterable[Finding], written: Written) -> list[Problem]:
         absent = finding.at == "missing" and len(path) < len(finding.path)
         shown_path = (*path, finding.path[-1]) if absent else path
         by_set = _by_set(shown_path, written.set_paths)
-        line = column = None
+        line = column = file = None
         if place is not None and not by_set:
+            file = place.file
             # A value on its key's line is pointed at itself; a block that begins below is pointed at by its key.
             key = finding.at != "value" or place.line != place.key_line
             line, column = (place.key_line, place.key_column) if key else (place.line, place.column)
         problem = Problem(
-            file=written.set_label if by_set else written.file,
+            file=written.set_label if by_set else file or written.file,
             line=line,
             column=column,
             path=dotted(shown_path),

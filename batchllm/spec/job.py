@@ -16,10 +16,13 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from batchllm.core import json
 from batchllm.core.errors import Problem
+from batchllm.core.tools import Toolkit
 from batchllm.spec.changes import apply
 from batchllm.spec.deadline import FORMS, is_deadline
 from batchllm.spec.findings import Finding, Written, locate, shown
+from batchllm.spec.hosts import BY_NAME
 from batchllm.spec.model import ModelSpec, Request
+from batchllm.spec.own_hosts import Hosts, named
 from batchllm.spec.parts import (
     BudgetSpec,
     Cache,
@@ -33,8 +36,9 @@ from batchllm.spec.parts import (
     RetrySpec,
     Route,
 )
+from batchllm.spec.prices import Prices
 from batchllm.spec.prompt import Prompt
-from batchllm.spec.values import Count, Expandable, Flag, Part, Text, wrong
+from batchllm.spec.values import Count, Expandable, Flag, Part, Text, wrong, wrong_at
 from batchllm.spec.variables import expand, literal
 
 
@@ -48,6 +52,8 @@ class Source:
     path: Path | None = None
     folder: Path = field(default_factory=Path.cwd)
     changes: Mapping[str, Any] = field(default_factory=dict)
+    toolkit: Toolkit | None = None
+    """A program's functions; `request.tools` of the data declares them."""
 
 
 def _name(value: str) -> str:
@@ -65,6 +71,8 @@ class JobSpec(Part):
 
     name: Annotated[Text, AfterValidator(_name)] = "job"
     """Names the store and the results; default: the file's stem."""
+    extends: Text | None = None
+    """Path of a spec that this one is laid over, key by key: objects are merged, everything else is replaced, null takes a key away. Paths in it are relative to it."""
     input: Input | None = None
     """Where the rows come from: a path, a glob, a list of them, or {path, types, delimiter, encoding}."""
     id: Text | None = None
@@ -81,6 +89,10 @@ class JobSpec(Part):
     """Requests in flight in the whole run; default: automatic."""
     models: dict[str, ModelSpec]
     """Models by a name of your own."""
+    hosts: Hosts = Field(default_factory=dict)
+    """Servers of your own that bend OpenAI's wire, by name, or the path of a file of them; a model names one by `host`."""
+    prices: Prices | None = None
+    """A file of prices by model id, `gpt-6-luna: {input: 0.10, output: 0.50}`; a model's own `price` wins over it, and it over the price book."""
     limit_groups: dict[str, LimitGroupSpec] = Field(default_factory=dict)
     """Limits that several models share."""
     routes: tuple[Route, ...] = ()
@@ -98,7 +110,7 @@ class JobSpec(Part):
     deadline: Annotated[str, AfterValidator(_deadline), Field(json_schema_extra={"pattern": r"^\d"})] | None = None
     """Local time (the next one after the run's start), ISO time, or a duration such as 8h."""
     prefer: Literal["order", "cheapest", "fastest"] = "order"
-    """How models are chosen within a route."""
+    """In which order the models of a chain are asked: as routed, by price, or by how fast they have answered in this run."""
     context: ContextSpec = ContextSpec()
     """What is done about prompts that are too long."""
     dedupe: Dedupe = "auto"
@@ -131,6 +143,27 @@ class JobSpec(Part):
             return {**data, "routes": [{"use": list(data["models"])}]}
         return data
 
+    @model_validator(mode="after")
+    def _named_hosts(self) -> JobSpec:
+        for name, model in self.models.items():
+            if model.host is not None:
+                host = named(model.host, self.hosts)
+                if host is None:
+                    wrong_at(("models", name, "host"), f"no host is called {model.host!r}; there are: {', '.join([*self.hosts, *BY_NAME])}")
+                if model.base_url is None and host.base_url is None:
+                    wrong_at(("models", name, "host"), f"{model.host} can be anywhere: give its `base_url`, e.g. http://localhost:8000/v1")
+                self.models[name] = model.at(host)
+        return self
+
+    @model_validator(mode="after")
+    def _own_prices(self) -> JobSpec:
+        for name, model in self.models.items():
+            price = (self.prices or {}).get(model.model)
+            if model.price is None and price is not None:
+                # Before anybody has seen it.
+                self.models[name] = model.model_copy(update={"price": price})
+        return self
+
     @property
     def path(self) -> Path | None:
         """The spec's file; None for a job built in code."""
@@ -142,9 +175,19 @@ class JobSpec(Part):
         return self._source.folder
 
     @property
+    def toolkit(self) -> Toolkit | None:
+        """The program's functions that models may call; None without."""
+        return self._source.toolkit
+
+    @property
     def text(self) -> str:
         """The spec as written, `${VAR}` unexpanded; canonical JSON for a job built in code."""
         return self._source.text
+
+    @property
+    def extended_text(self) -> str | None:
+        """What the spec says together with what it extends, as JSON; None when it extends nothing."""
+        return json.canonical(self._source.written.data).decode() if self.extends is not None else None
 
     @property
     def overrides_text(self) -> str | None:
@@ -170,7 +213,22 @@ class JobSpec(Part):
         """Paths and globs of the input, relative ones put under the folder; `-` (stdin) stays. Empty without an input."""
         if self.input is None:
             return ()
-        return tuple(self._pattern(expand(text, environ, key="input")) for text in self.input.paths)
+        return tuple(self._pattern(expand(text, environ, key="input")) for text in self.input.paths or self.input.files or ())
+
+    @property
+    def rows_are_files(self) -> bool:
+        """Whether each input file is one row."""
+        return self.input is not None and self.input.files is not None
+
+    @property
+    def input_rules(self) -> Mapping[str, Any]:
+        """`where` and `join` as written, before any change: they hold for another input as well."""
+        given = self._source.written.data.get("input")
+        return {key: given[key] for key in ("where", "join") if given.get(key) is not None} if isinstance(given, dict) else {}
+
+    def join_paths(self, environ: Mapping[str, str]) -> tuple[str, ...]:
+        """Paths of the jobs under `input.join`, relative ones put under the folder."""
+        return tuple(self._pattern(expand(text, environ, key="input")) for text in self.input.join.values()) if self.input is not None else ()
 
     def with_changes(self, **dotted: Any) -> JobSpec:
         """This spec with other values, e.g. `with_changes(**{"budget.usd": 5})`; checked like a new one. SpecError for a bad key or value.
@@ -180,6 +238,12 @@ class JobSpec(Part):
         from batchllm.spec.assemble import assemble
 
         return assemble(self._source, changes=dotted, label=None)
+
+    def with_toolkit(self, toolkit: Toolkit, declarations: list[Any]) -> JobSpec:
+        """This spec with functions that models may call; `declarations` is its new `request.tools`."""
+        from batchllm.spec.assemble import assemble
+
+        return assemble(replace(self._source, toolkit=toolkit), changes={"request.tools": declarations}, label=None)
 
     def placed(self, problem: Problem) -> Problem:
         """A problem that was found later, with line and column of the key it names; one that isn't about a key of this spec stays as it is."""
@@ -197,7 +261,9 @@ class JobSpec(Part):
     def simulated(self) -> JobSpec:
         """This job with every model simulated (`run --simulate`): model ids, prices, limits and seeds stay; store and results become `<name>.sim.*`. Changes come first: they start from the spec as written."""
         models = {
-            name: spec.model_copy(update={"provider": "simulated", "base_url": None, "api_key_env": None, "headers": {}})
+            name: spec.model_copy(
+                update={"provider": "simulated", "base_url": None, "api_key_env": None, "api_key_command": None, "api_key_file": None, "headers": {}}
+            )
             for name, spec in self.models.items()
         }
         results = self.results if self.results == "none" else literal(f"{self.name}.sim.results.jsonl")

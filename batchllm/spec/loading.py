@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.core import json
-from batchllm.core.errors import Problem, SpecError
+from batchllm.core.tools import Toolkit
 from batchllm.spec.assemble import assemble
+from batchllm.spec.extending import extended, text_of
 from batchllm.spec.findings import Written
 from batchllm.spec.job import JobSpec, Source
 from batchllm.spec.reading import plain_data, read
@@ -19,22 +20,7 @@ def load(path: str | Path, *, set: Mapping[str, Any] | None = None) -> JobSpec: 
     """Reads a spec file (.yaml, .yml, .json, .toml). `set` maps dotted keys to values. SpecError with every problem, each with its place."""
     shown = os.fspath(path)
     path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise SpecError(Problem(file=shown, message="no such file")) from None
-    except IsADirectoryError:
-        raise SpecError(Problem(file=shown, message="is a folder; a job is a spec file such as jobs/quickstart.yaml")) from None
-    except OSError as error:
-        raise SpecError(Problem(file=shown, message=f"can't be read: {error.strerror or error}")) from None
-    if raw.startswith(b"SQLite format 3\0"):
-        raise SpecError(Problem(file=shown, message="is a SQLite file (a store?), not a spec"))
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = raw[: error.start]
-        line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
-        raise SpecError(Problem(file=shown, line=line, column=column, message="not UTF-8; save the spec as UTF-8")) from None
+    text = text_of(path, shown)
     return loads(text, folder=path.absolute().parent, path=path.absolute(), set=set, file=shown)
 
 
@@ -48,14 +34,18 @@ def loads(
 ) -> JobSpec:
     """Reads the text of a spec, e.g. what a store kept; `path` gives the default name and tells TOML from YAML, `file` is how messages call it."""
     result = read(text, file=file or (str(path) if path is not None else None))
+    result = extended(result, folder=folder, file=file or (str(path) if path is not None else None), path=path)
     written = Written(data=result.data, places=result.places, file=file or (str(path) if path is not None else None))
     return assemble(Source(written=written, text=text, path=path, folder=folder), changes=set, problems=result.problems)
 
 
-def build(data: Mapping[str, Any], *, folder: Path | None = None) -> JobSpec:
-    """A spec from Python values with the keys of a spec file (`batchllm.Job(**keys)`); relative paths are relative to `folder`, default the current one."""
-    result = plain_data(data)
+def build(data: Mapping[str, Any], *, folder: Path | None = None, toolkit: Toolkit | None = None) -> JobSpec:
+    """A spec from Python values with the keys of a spec file (`batchllm.Job(**keys)`); relative paths are relative to `folder`, default the current one.
+
+    `toolkit`: functions that models may call, which `request.tools` of the data declares.
+    """
     folder = (folder or Path.cwd()).absolute()
+    result = extended(plain_data(data), folder=folder, file=None, path=None)
     written = Written(data=result.data)
-    source = Source(written=written, text=json.canonical(result.data).decode(), folder=folder)
+    source = Source(written=written, text=json.canonical(result.data).decode(), folder=folder, toolkit=toolkit)
     return assemble(source, problems=result.problems)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
 from batchllm.core.errors import Problem, SpecError
 from batchllm.core.secret import Secret
+from batchllm.spec.hosts import CompatibleHost
 from batchllm.spec.parts import Limits, LimitsSpec, Price, SimulatorSpec
 from batchllm.spec.values import REQUEST_PARAMETERS, Part, Text, wrong
 from batchllm.spec.variables import expand, has_variables, problem_with
@@ -27,10 +28,16 @@ class Host:
     """A provider's own address and the variable that usually holds its key."""
 
     base_url: str
-    key_env: str
+    key_env: str | None
+    """None: it needs no key, wherever it is."""
 
 
-HOSTS: Mapping[str, Host] = {"openai": Host(base_url="https://api.openai.com/v1", key_env="OPENAI_API_KEY")}
+HOSTS: Mapping[str, Host] = {
+    "openai": Host(base_url="https://api.openai.com/v1", key_env="OPENAI_API_KEY"),
+    "anthropic": Host(base_url="https://api.anthropic.com", key_env="ANTHROPIC_API_KEY"),
+    "gemini": Host(base_url="https://generativelanguage.googleapis.com/v1beta", key_env="GEMINI_API_KEY"),
+    "ollama": Host(base_url="http://127.0.0.1:11434", key_env=None),
+}
 """Providers with a host of their own."""
 
 
@@ -82,12 +89,17 @@ def _base_url(value: str) -> str:
 _HEADER_CHARACTERS = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
+def header_name_problem(name: str) -> str | None:
+    """What is wrong with the name of an HTTP header."""
+    return None if name and set(name) <= _HEADER_CHARACTERS else f"{name!r} is no header name"
+
+
 def _headers(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     for name, text in value.items():
-        if not name or not set(name) <= _HEADER_CHARACTERS:
-            wrong(f"{name!r} is no header name")
+        if name_problem := header_name_problem(name):
+            wrong(name_problem)
         if isinstance(text, str):
             problem = "must be one line" if "\n" in text.strip() or "\r" in text.strip() else problem_with(text)
             if problem:
@@ -124,8 +136,14 @@ class ModelSpec(Part):
     """The provider's model id; `simulated` has a default."""
     base_url: Annotated[str, AfterValidator(_base_url), Field(json_schema_extra={"pattern": _URL_PATTERN})] | None = None
     """Default: the provider's own. `${VAR}` is expanded. Another host than the provider's own needs an explicit `api_key_env`."""
+    host: Text | None = None
+    """With openai-compatible: whose accent of OpenAI's wire it speaks, such as vllm, azure or groq, or a name under the spec's `hosts`; default: told by `base_url`."""
     api_key_env: Annotated[str, AfterValidator(_key_env), Field(json_schema_extra={"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"})] | None = None
     """Name of the environment variable that holds the key, or `none` to send no key; default: the provider's usual one, sent to its own host only."""
+    api_key_command: Text | None = None
+    """A command that prints the key, such as `pass show openai`: run once before anything is sent, without a shell; instead of `api_key_env`."""
+    api_key_file: Text | None = None
+    """A file that holds the key and nothing else, relative to the spec; instead of `api_key_env`."""
     headers: Annotated[dict[str, str], BeforeValidator(_headers, json_schema_input_type=dict[str, str | None])] = Field(default_factory=dict)
     """Further HTTP headers; `${VAR}` is expanded."""
     request: Request = Field(default_factory=dict)
@@ -141,6 +159,24 @@ class ModelSpec(Part):
     simulator: SimulatorSpec = SimulatorSpec()
     """What the simulated provider does; with `provider: simulated` only."""
 
+    _quirks: CompatibleHost | None = PrivateAttr(default=None)
+
+    @property
+    def quirks(self) -> CompatibleHost | None:
+        """What `host` names; None without it."""
+        return self._quirks
+
+    def at(self, host: CompatibleHost) -> ModelSpec:
+        """The same model with this host's quirks, and with its address and its key's variable where the model has no address of its own."""
+        update: dict[str, Any] = {}
+        if self.base_url is None and host.base_url is not None:
+            update["base_url"] = host.base_url
+            if self.api_key_env is None and self.api_key_command is None and self.api_key_file is None:
+                update["api_key_env"] = host.key_env or "none"
+        model = self.model_copy(update=update)
+        model._quirks = host  # noqa: SLF001 - its own
+        return model
+
     @model_validator(mode="before")
     @classmethod
     def _simulated_model(cls, data: Any) -> Any:
@@ -149,8 +185,8 @@ class ModelSpec(Part):
         return data
 
     def key_env(self) -> str | None:
-        """The environment variable whose value is sent as the key; None: no key is sent."""
-        if self.provider == "simulated" or self.api_key_env == "none":
+        """The environment variable whose value is sent as the key; None: no key is sent, or a command or file has it."""
+        if self.provider == "simulated" or self.api_key_env == "none" or self.api_key_command is not None or self.api_key_file is not None:
             return None
         if self.api_key_env is not None:
             return self.api_key_env

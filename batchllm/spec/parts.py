@@ -9,11 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from batchllm.spec.findings import shown
+from batchllm.spec.structured import AnswerSchema, Use
 from batchllm.spec.values import (
+    Choices,
     Columns,
     Count,
     Delimiter,
     Encoding,
+    Expandable,
     Flag,
     Fraction,
     Limit,
@@ -34,17 +37,29 @@ from batchllm.spec.values import (
 class InputSpec(Part):
     """Where the rows come from."""
 
-    paths: Paths = Field(alias="path")
-    """A path, a glob, or a list of them: .jsonl, .csv, also .gz and .zst. `${VAR}` is expanded."""
+    paths: Paths | None = Field(default=None, alias="path")
+    """A path, a glob, or a list of them: .jsonl, .csv, also .gz and .zst; .parquet; or another job or its store (.yaml, .db), whose ok results are the rows: custom_id, output, parsed, input, model. `${VAR}` is expanded."""
+    files: Paths | None = None
+    """Instead of `path`: files that are a row each, such as "scans/**/*.jpg", with the columns path (which is the id), name, stem, and text where they are UTF-8."""
     types: dict[str, Literal["text", "number", "integer", "boolean", "json"]] = Field(default_factory=dict)
     """Types of CSV columns; a cell is text unless it is named here."""
     delimiter: Delimiter | None = None
     """Between CSV cells; default: a comma."""
     encoding: Encoding | None = None
     """Of CSV files; default: UTF-8."""
+    where: Text | None = None
+    """Only rows that meet this expression over their fields (and joined ones), e.g. `parsed.label == 'bug'`."""
+    join: dict[str, Text] = Field(default_factory=dict)
+    """Other jobs or stores by a name of your own: a row gets their ok result with its id as an object under that name (output, parsed, input, model), or null."""
 
 
 def _input(value: Any) -> Any:
+    if isinstance(value, dict):
+        given = [key for key in ("path", "files") if value.get(key) is not None]
+        if len(given) != 1:
+            wrong("give either `path` or `files`, not both" if given else "needs `path` (or `files`, where each file is a row)")
+        if given == ["files"] and any(value.get(key) for key in ("types", "delimiter", "encoding")):
+            wrong("`types`, `delimiter` and `encoding` are for CSV files; with `files` each file is one row")
     return {"path": value} if isinstance(value, str | list) else value
 
 
@@ -119,9 +134,9 @@ class LimitGroupSpec(RateLimits):
     models: Names
     """The models of the group."""
     usd_per_day: Usd | None = None
-    """Most that may be spent in a UTC day."""
+    """Most that this store's runs may spend in a UTC day on these models."""
     share: Share = 1.0
-    """The part of these limits that this job may use."""
+    """The part of these limits (rates, concurrency and usd_per_day) that this job may use."""
 
 
 class PriceSpec(Part):
@@ -160,6 +175,16 @@ class SimulatorSpec(Part):
     """Requests per minute that it lets through; default: all."""
     tpm: Limit | None = None
     """Tokens per minute that it lets through; default: all."""
+    itpm: Limit | None = None
+    """Input tokens per minute; default: all."""
+    otpm: Limit | None = None
+    """Output tokens per minute, counted as they are produced; default: all."""
+    rpd: Limit | None = None
+    """Requests per day; default: all."""
+    tpd: Limit | None = None
+    """Tokens per day; default: all."""
+    accounting: Literal["openai", "anthropic", "gemini"] = "openai"
+    """Whose way of counting tokens against its limits: prompt and output cap, prompt and then the real output, or the prompt alone."""
     burst_seconds: PositiveSeconds | None = None
     """Size of its buckets in seconds of their limit; default: the simulator's own."""
     faults: Fraction = 0.0
@@ -171,32 +196,44 @@ class Route(Part):
 
     when: Text | None = None
     """Expression over `row`, `tokens` (a fixed estimate) and the row's fields, e.g. `tokens > 8000 or row.lang == 'fr'`; without it every row matches."""
-    use: Names
-    """A model, or a chain of them: the next one is tried when one fails for good."""
+    use: Use
+    """A model; a chain of them, of which the next one is tried when one fails for good; or weights such as {mini: 80, strong: 20} that split the rows, each id always alike."""
+
+    @property
+    def chain(self) -> tuple[str, ...] | None:
+        """The models in order; None when they are weighted."""
+        return None if isinstance(self.use, dict) else self.use
+
+    @property
+    def weights(self) -> dict[str, float] | None:
+        """Models to weights; None when they are a chain."""
+        return self.use if isinstance(self.use, dict) else None
 
 
 class OnInvalidSpec(Part):
     """What is done about an answer that fails `schema`, `choices` or `check`."""
 
     retries: Whole = 2
-    """Further attempts."""
+    """Further attempts on each model that is asked."""
     repair: Flag = True
-    """Whether the model is shown what was wrong."""
+    """Whether these show the model its answer and what was wrong with it; else the same request is sent again."""
     escalate: Names | None = None
-    """Models to ask next."""
+    """Models to ask next, in order, when a model's answer stayed invalid, was refused or was cut."""
 
 
 class OutputSpec(Part):
     """What a good answer is, and what is kept with it."""
 
-    json_schema: Text | dict[str, Any] | None = Field(default=None, alias="schema")
-    """JSON Schema, inline or a path: requests structured output and validates the answer."""
-    choices: tuple[Text, ...] | None = None
+    json_schema: AnswerSchema | None = Field(default=None, alias="schema")
+    """JSON Schema, inline or a path (.json, .yaml): requests structured output and validates the answer."""
+    choices: Choices | None = None
     """The labels to choose from; `parsed` is the label."""
     check: Text | None = None
     """Expression over `parsed`, `output`, `row` that must be true."""
+    vote: Text | None = None
+    """With `samples`: expression over `parsed` and `output`, such as `parsed.label`; the result is an answer of the majority, and `agreement` its part."""
     on_invalid: OnInvalidSpec | None = None
-    """What is done about an answer that isn't good."""
+    """What is done about an answer that isn't good; default: {retries: 2, repair: true}."""
     on_length: Literal["ok", "retry", "fail"] = "ok"
     """Answers cut by the token cap; one that is cut and empty is never ok."""
     keep: Columns = ()
@@ -236,11 +273,15 @@ class BudgetSpec(Part):
     tokens_per_month: Whole | None = None
     """Most tokens per UTC month."""
     alerts: tuple[Fraction, ...] = (0.5, 0.8)
-    """Parts of the budget at which to say so."""
+    """Parts of each budget at which to say so."""
+    alert_command: Text | None = None
+    """Shell command that is run at each alert, with BATCHLLM_ALERT_TEXT, _JOB, _BUDGET, _FRACTION, _USED, _CAP and _UNIT in its environment; the run doesn't wait for it."""
+    alert_webhook: Expandable | None = None
+    """URL that gets a POST of the same as JSON at each alert. `${VAR}` is expanded."""
     when_used_up: Literal["stop", "wait"] = "stop"
-    """What to do when a cap is reached."""
+    """What to do when a cap is reached: end with exit code 3, or wait for the next day or month. A cap over the store's whole life never opens again: it stops."""
     reserve: Literal["worst", "learned"] = "worst"
-    """Whether money is reserved at a bound or at a learned guess."""
+    """Whether money is reserved at a bound, or at what nearly all answers stay within: faster near a cap, which may then be overshot by a stated sum."""
 
 
 class ContextSpec(Part):

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo
 from batchllm.spec.findings import shown
 from batchllm.spec.values import Part, Text, wrong
 
+_FILES = ("image", "audio", "file")
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
@@ -35,8 +36,14 @@ def _text(value: Any, info: ValidationInfo) -> Any:
 def _content(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, list):
         for part in value:
-            if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-                wrong("the parts of a content are objects with a `type`, such as {type: text, text: ...}")
+            if not isinstance(part, dict) or not (isinstance(part.get("type"), str) or ("type" not in part and any(key in part for key in _FILES))):
+                wrong(
+                    "the parts of a content are objects with a `type`, such as {type: text, text: ...}, or {image: PATH}, {audio: PATH}, {file: PATH}"
+                )
+            if "type" not in part:
+                key = next(name for name in _FILES if name in part)
+                if not isinstance(part[key], str) or not part[key] or set(part) - {key, *(("detail",) if key == "image" else ())}:
+                    wrong(f"expected {{{key}: PATH}}, got {shown(part)}")
         return value or wrong("must not be empty")
     return _text(value, info)
 
@@ -70,7 +77,7 @@ class PromptMessage(Part):
     role: Role
     """Who speaks."""
     content: Annotated[str | list[_Part], BeforeValidator(_content, json_schema_input_type=Text | FileText | list[_Part])]
-    """A template, `{file: PATH}`, or a list of parts in OpenAI's form (text, image_url, ...)."""
+    """A template, `{file: PATH}`, or a list of parts: OpenAI's (text, image_url, ...), `{image: PATH}`, `{audio: PATH}`, `{file: PATH}` (relative to the spec)."""
 
 
 class PromptSpec(Part):

@@ -264,6 +264,9 @@ class _Plain:
             return [self.value(item, (*path, index)) for index, item in enumerate(value)]
         if isinstance(value, PurePath):
             return str(value)
+        if isinstance(value, type) and hasattr(value, "model_json_schema"):
+            # A pydantic model stands for its schema (`output: {"schema": Model}`).
+            return self.value(value.model_json_schema(), path)
         if isinstance(value, dt.date | dt.time):
             return value.isoformat()
         if isinstance(value, Decimal):

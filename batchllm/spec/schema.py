@@ -24,12 +24,13 @@ def json_schema() -> dict[str, Any]:
     model["required"] = ["provider"]
     model["if"] = {"properties": {"provider": {"const": "simulated"}}}
     nothing = {"type": "null"}
-    model["then"] = {"properties": dict.fromkeys(("base_url", "api_key_env"), nothing)}
+    model["then"] = {"properties": dict.fromkeys(("base_url", "api_key_env", "api_key_command", "api_key_file"), nothing)}
     model["else"] = {
         "required": ["model"],
         "properties": {"simulator": nothing, "model": {"type": "string"}},
         "if": {"properties": {"provider": {"const": "openai-compatible"}}},
-        "then": {"required": ["base_url"], "properties": {"base_url": {"type": "string"}}},
+        "then": {"anyOf": [{"required": [key], "properties": {key: {"type": "string"}}} for key in ("base_url", "host")]},
+        "else": {"properties": {"host": nothing}},
     }
     # One message or the messages: `{}` would be a prompt that says nothing.
     schema["$defs"]["PromptSpec"]["anyOf"] = [

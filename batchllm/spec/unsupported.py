@@ -30,41 +30,12 @@ def _words(path: str, *values: str) -> Refused:
     return Refused(path=path, when=lambda value: isinstance(value, str) and value in values, values=values)
 
 
-def _given(path: str) -> Refused:
-    """Any value but null."""
-    return Refused(path=path, when=lambda value: value is not None, leaves={"type": "null"})
-
-
 def _true(path: str, name: str, *also: str) -> Refused:
     return Refused(path=path, when=lambda value: value is True, name=name, leaves={"enum": [False, *also, None]})
 
 
-def _parquet(path: str) -> Refused:
-    return Refused(path=path, when=lambda value: isinstance(value, str) and value.lower().endswith(".parquet"), name="parquet")
-
-
 REFUSED: tuple[Refused, ...] = (
-    _words("models.*.provider", "anthropic", "gemini", "ollama"),
     _words("models.*.batch", "auto", "only"),
-    *(_given(f"models.*.limits.{key}") for key in ("itpm", "otpm", "rpd", "tpd")),
-    *(_given(f"limit_groups.*.{key}") for key in ("itpm", "otpm", "rpd", "tpd", "usd_per_day")),
-    Refused(path="limit_groups.*.share", when=lambda value: value is not None and value != 1, leaves={"enum": [1, None]}),
-    _words("endpoint", "completions", "embeddings", "responses"),
-    *(_parquet(path) for path in ("input", "input.*", "input.path", "input.path.*", "results")),
-    Refused(path="routes.*.use", when=lambda value: isinstance(value, dict), name="weighted `use`"),
-    *(_given(f"output.{key}") for key in ("schema", "choices", "check", "on_invalid")),
-    _words("output.on_length", "retry"),
-    _given("samples"),
-    _true("stream", "stream: true"),
-    *(_given(f"budget.{key}") for key in ("usd_per_day", "tokens", "tokens_per_day", "tokens_per_month")),
-    _words("budget.when_used_up", "wait"),
-    _words("budget.reserve", "learned"),
-    _words("prefer", "cheapest", "fastest"),
-    *(_given(f"context.{key}") for key in ("max_tokens", "reserve")),
-    _words("context.trim", "oldest", "middle"),
-    _true("dedupe", "dedupe: true", "auto"),
-    Refused(path="cache", when=lambda value: value is True or isinstance(value, str), leaves={"enum": [False, None]}),
-    _words("prompt_cache", "5m", "1h"),
     _true("compress", "compress: true"),
 )
 

@@ -23,6 +23,11 @@ def wrong(message: str) -> NoReturn:
     raise PydanticCustomError("spec", "{text}", {"text": message})
 
 
+def wrong_at(path: tuple[str | int, ...], message: str) -> NoReturn:
+    """Refuses a value further inside than the validator that found it out."""
+    raise PydanticCustomError("spec_at", "{text}", {"text": message, "path": path})
+
+
 class Part(BaseModel):
     """A group of keys. Unknown keys are refused; a null means the same as leaving the key out."""
 
@@ -128,6 +133,8 @@ Names = Annotated[
 ]
 """One name or a list of names."""
 Columns = Annotated[tuple[Text, ...], AfterValidator(_distinct), BeforeValidator(_one_or_more, json_schema_input_type=Text | list[Text])]
+Choices = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_distinct)]
+"""Texts, each once."""
 Paths = Annotated[tuple[Expandable, ...], Field(min_length=1), BeforeValidator(_one_or_more, json_schema_input_type=Text | _Several)]
 Delimiter = Annotated[str, AfterValidator(_delimiter), Field(json_schema_extra={"minLength": 1, "maxLength": 1})]
 Encoding = Annotated[str, AfterValidator(_encoding), Field(json_schema_extra={"minLength": 1})]
@@ -169,6 +176,11 @@ _REFUSED_IN_BODY = {
     "max_completion_tokens": "money is reserved by it: set it under `request`",
     "n": "use `samples` for several answers",
 }
+_REFUSED_INSIDE_BODY = {
+    ("generationConfig", "maxOutputTokens"): "money is reserved by it: set max_tokens under `request`",
+    ("generationConfig", "candidateCount"): "use `samples` for several answers",
+}
+"""The same in the objects that wires have inside their bodies."""
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "number": (int, float),
     "integer": (int,),
@@ -212,6 +224,9 @@ def body_problem(name: str, value: Any) -> str | None:
     """What is wrong with one key of a model's raw `body`: it is merged last, so it must not undo what the engine relies on."""
     if name == "n" and value == 1 and value is not True:
         return None
+    for inner in value if isinstance(value, dict) else ():
+        if (name, inner) in _REFUSED_INSIDE_BODY:
+            return f"`{name}.{inner}` can't be set here: {_REFUSED_INSIDE_BODY[name, inner]}"
     return f"`{name}` can't be set here: {_REFUSED_IN_BODY[name]}" if name in _REFUSED_IN_BODY else None
 
 

@@ -163,7 +163,7 @@ def load_answers(connection: sqlite3.Connection, keys: Iterable[int]) -> dict[in
     keys = list(keys)
     if not keys:
         return {}
-    query = f"SELECT row_key, fingerprint, deployment FROM answers WHERE row_key IN ({_marks(len(keys))})"  # noqa: S608 - question marks only
+    query = f"SELECT row_key, fingerprint, deployment FROM outcomes WHERE row_key IN ({_marks(len(keys))})"  # noqa: S608 - question marks only
     return {key: (fingerprint, deployment) for key, fingerprint, deployment in connection.execute(query, keys)}
 
 

@@ -8,33 +8,35 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 from batchllm.core import json
 from batchllm.core.errors import Problem, SpecError, StoreError
 from batchllm.core.nouns import Code, Result, RowError, Usage
-from batchllm.store.records import UNPRICED
+from batchllm.store.schema import UNPRICED
 from batchllm.store.store import check_kind
+from batchllm.store.vectors import output_of
 from batchllm.store.writer import explain
 
 RESULT_COLUMNS = (
     "row_key, row, custom_id, status, output, parsed, model, provider_model, finish_reason, input_tokens, output_tokens, cached_input_tokens, "
     "cache_write_tokens, reasoning_tokens, cost_usd, attempts, latency_seconds, error_code, error_message, shared_from, tool_calls, error_http_status, "
-    "error_provider_code, error_retryable, input, attempt_id"
+    "error_provider_code, error_retryable, samples, agreement, input, attempt_id"
 )
 
 
 def result_of(row: Sequence[Any]) -> Result:
     """A `Result` from the columns of `RESULT_COLUMNS`."""
     (_, position, custom_id, status, output, parsed, model, provider_model, finish, tokens_in, tokens_out, cached, written, reasoning, cost, attempts, latency,
-     code, message, shared, calls, http_status, provider_code, retryable, kept, _) = row  # fmt: skip
+     code, message, shared, calls, http_status, provider_code, retryable, samples, agreement, kept, _) = row  # fmt: skip
     return Result(
         custom_id=custom_id,
         row=position,
         status=status,
-        output=output,
+        output=output_of(output),
         parsed=json.loads(parsed) if parsed is not None else None,
         model=model,
         provider_model=provider_model,
@@ -53,6 +55,8 @@ def result_of(row: Sequence[Any]) -> Result:
         attempts=attempts,
         latency_seconds=latency,
         shared_from=shared,
+        samples=json.loads(samples) if samples is not None else None,
+        agreement=agreement,
         input=json.loads(kept) if kept is not None else None,
         error=None
         if code is None
@@ -68,12 +72,15 @@ class StoreReader:
         if not path.exists():
             raise StoreError(f"{path}: there is no store yet; start the job with `batchllm run`")
         try:
-            self.connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=10)
+            self.connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=10, check_same_thread=False)
         except sqlite3.Error as error:
             raise explain(error, str(path)) from error
         try:
             if check_kind(self.connection, path):
                 raise StoreError(f"{path}: this file holds no job yet; start the job with `batchllm run`")  # noqa: TRY301 - every way out closes
+            if self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'outcomes'").fetchone() is None:
+                # A store of an older version that no run has migrated yet.
+                self.connection.execute("CREATE TEMP VIEW outcomes AS SELECT * FROM main.answers")
         except sqlite3.Error as error:
             self.connection.close()
             raise explain(error, str(path)) from error
@@ -188,7 +195,7 @@ def error_codes(connection: sqlite3.Connection) -> dict[str, int]:
     """Failed rows by code."""
     return dict(
         connection.execute(
-            """SELECT a.error_code, count(*) FROM rows r JOIN answers a USING (row_key)
+            """SELECT a.error_code, count(*) FROM rows r JOIN outcomes a USING (row_key)
                WHERE r.row IS NOT NULL AND r.state = 2 GROUP BY 1 ORDER BY 2 DESC"""
         ).fetchall()
     )
@@ -256,7 +263,7 @@ def error_groups(connection: sqlite3.Connection, *, examples: int = 3) -> list[d
             SELECT {cause}, r.row_key AS row_key, r.row AS row, r.custom_id AS custom_id, a.error_message AS message,
                    count(*) OVER (PARTITION BY {cause}) AS rows, sum(a.error_retryable) OVER (PARTITION BY {cause}) AS retryable,
                    row_number() OVER (PARTITION BY {cause} ORDER BY r.row) AS nth
-            FROM answers a JOIN rows r ON r.row_key = a.row_key LEFT JOIN deployments d ON d.deployment = a.deployment
+            FROM outcomes a JOIN rows r ON r.row_key = a.row_key LEFT JOIN deployments d ON d.deployment = a.deployment
             WHERE a.status = 'failed' AND r.row IS NOT NULL)
         SELECT * FROM ranked WHERE nth <= ? ORDER BY rows DESC, 1, 2, 3, 4, nth"""  # noqa: S608 - constant column names
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -289,8 +296,16 @@ def known_ids(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, i
     return dict(connection.execute(query, (json.text(list(ids)),)).fetchall())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Since:
+    """Results of a run and later ones (`run`), or of a time and later (`finished_at`, as the store writes it)."""
+
+    column: Literal["run", "finished_at"]
+    value: int | str
+
+
 def selection(
-    *, status: str | None = None, codes: Sequence[str] = (), ids: Sequence[str] = (), where: str | None = None
+    *, status: str | None = None, codes: Sequence[str] = (), ids: Sequence[str] = (), where: str | None = None, since: Since | None = None
 ) -> tuple[str | None, list[Any]]:
     """A condition over `results` that means all of these, with its values. A user's `where` stands on lines of its own: a comment in it can't hide the rest."""
     parts: list[str] = []
@@ -304,6 +319,9 @@ def selection(
     if ids:
         parts.append("custom_id IN (SELECT value FROM json_each(?))")
         values.append(json.text(list(ids)))
+    if since is not None:
+        parts.append(f"{since.column} >= ?")
+        values.append(since.value)
     if where is not None:
         parts.append(f"(\n{where}\n)")
     return (" AND ".join(parts) or None, values)
@@ -358,7 +376,7 @@ def picked(reader: StoreReader, condition: str | None, values: Sequence[Any], *,
 def exchange(connection: sqlite3.Connection, row_key: int) -> dict[str, Any]:
     """Who answered a finished row, and the bodies of the accepted attempt (the last one of a failed row) where they were kept."""
     query = """SELECT a.finished_at, d.provider, d.model, l.http_status, l.request_id, b.request, b.response
-               FROM answers a LEFT JOIN deployments d ON d.deployment = a.deployment LEFT JOIN attempt_log l ON l.attempt_id = a.attempt_id
+               FROM outcomes a LEFT JOIN deployments d ON d.deployment = a.deployment LEFT JOIN attempt_log l ON l.attempt_id = a.attempt_id
                     LEFT JOIN bodies b ON b.attempt_id = a.attempt_id WHERE a.row_key = ?"""
     names = ("finished_at", "provider", "model_id", "http_status", "request_id", "request", "response")
     return dict(zip(names, connection.execute(query, (row_key,)).fetchone() or (None,) * len(names), strict=True))

@@ -30,6 +30,14 @@ class AttemptStart(NamedTuple):
     """Upper bound of its cost; None when no price is known."""
     price_version: str | None
     run: int
+    reserved_tokens: int | None = None
+    """The most tokens that it can use, input and output; None when no bound is known."""
+    route: int | None = None
+    """Number of the rule that chose its models, from 0; None when the row was sent to a model by its name."""
+    pack: int | None = None
+    """The first attempt of those that left in one request; None: it left alone."""
+    trimmed: int | None = None
+    """Messages that it lost to fit the model's window (`context`)."""
 
 
 class AttemptEnd(NamedTuple):
@@ -52,6 +60,8 @@ class AttemptEnd(NamedTuple):
     reasoning_tokens: int | None
     request_id: str | None
     message: str | None
+    first_token_seconds: float | None
+    """From sending to the first part of a streamed answer."""
     attempt_id: int
 
 
@@ -60,7 +70,8 @@ class Answer(NamedTuple):
 
     row_key: int
     status: str
-    output: str | None
+    output: str | bytes | None
+    """The text, or a vector as little-endian float32 (`vectors`)."""
     parsed: str | None
     deployment: int | None
     provider_model: str | None
@@ -85,6 +96,12 @@ class Answer(NamedTuple):
     finished_at: float
     input: str | None
     attempt_id: int | None
+    twin: bytes | None = None
+    """What rows that ask the same have in common, where such rows share an outcome."""
+    samples: str | None = None
+    """All answers of a row that has several, as JSON."""
+    agreement: float | None = None
+    """Of its answers, the part that votes as this one does."""
 
 
 class Body(NamedTuple):
@@ -159,10 +176,6 @@ class Totals:
     """Of attempts in flight and possibly billed ones."""
     unpriced: int = 0
     """Attempts that cost something at a price that isn't known: in neither sum."""
-
-
-UNPRICED = "(cost_pico IS NULL AND outcome != 'in_flight' AND (billed = 'yes' OR (billed = 'maybe' AND reserved_pico IS NULL)))"
-"""Such attempts, as a condition over `attempt_log`."""
 
 
 class Committed(NamedTuple):

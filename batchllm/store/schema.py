@@ -9,11 +9,14 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
+from batchllm.store.samples import SAMPLES
+from batchllm.store.views import create_answers
+
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
 APPLICATION_ID = 0x62_6C_6C_6D  # "bllm"
-VERSION = 2
+VERSION = 3
 """The number of the newest migration; a store with a larger `user_version` was written by a newer program."""
 
 _FIRST = """
@@ -191,6 +194,36 @@ CREATE TABLE changes (
 CREATE INDEX rows_pin ON rows (pin) WHERE pin IS NOT NULL;
 """
 
+_THIRD = f"""
+ALTER TABLE answers RENAME TO outcomes;
+ALTER TABLE outcomes ADD COLUMN twin BLOB;
+CREATE INDEX outcomes_twin ON outcomes (twin) WHERE twin IS NOT NULL AND shared_from IS NULL;
+CREATE INDEX outcomes_shared ON outcomes (row_key) WHERE shared_from IS NOT NULL;
+ALTER TABLE attempt_log ADD COLUMN reserved_tokens INTEGER;
+ALTER TABLE attempt_log ADD COLUMN route INTEGER;
+ALTER TABLE attempt_log ADD COLUMN first_token_seconds REAL;
+ALTER TABLE attempt_log ADD COLUMN pack INTEGER;
+ALTER TABLE attempt_log ADD COLUMN trimmed INTEGER;
+ALTER TABLE runs ADD COLUMN caps TEXT;
+CREATE TABLE learnt (
+    deployment INTEGER PRIMARY KEY,
+    learnt_at REAL NOT NULL,
+    estimated REAL,
+    counted REAL,
+    cached_share REAL,
+    outputs TEXT
+);
+{SAMPLES}
+"""
+
+UNPRICED = "(cost_pico IS NULL AND outcome != 'in_flight' AND (billed = 'yes' OR (billed = 'maybe' AND reserved_pico IS NULL)))"
+"""Attempts that cost something at a price that isn't known, as a condition over `attempt_log`."""
+_KNOWN_USD = f"CASE WHEN sum(l.cost_pico) = 0 AND sum({UNPRICED}) > 0 THEN NULL ELSE sum(l.cost_pico) / 1e12 END"
+"""The zeros of refused requests are no sum beside costs that aren't known: unknown is not zero."""
+_SPEND = f"""l.simulated, count(*) AS attempts, {_KNOWN_USD} AS cost_usd,
+       sum(CASE WHEN l.billed = 'maybe' THEN l.reserved_pico END) / 1e12 AS reserved_usd,
+       sum(l.input_tokens) AS input_tokens, sum(l.output_tokens) AS output_tokens, sum({UNPRICED}) AS unpriced"""
+
 _TIME = "strftime('%Y-%m-%dT%H:%M:%fZ', {0}, 'unixepoch')"
 
 VIEWS = {
@@ -199,48 +232,53 @@ SELECT r.row_key, r.row, r.custom_id, a.status, a.output, a.parsed, d.name AS mo
        a.input_tokens, a.output_tokens, a.cached_input_tokens, a.cache_write_tokens, a.reasoning_tokens,
        a.cost_pico / 1e12 AS cost_usd, a.attempts, a.latency_seconds, a.error_code, a.error_message, a.shared_from,
        a.fingerprint, a.run, {_TIME.format("a.finished_at")} AS finished_at, a.input,
-       a.tool_calls, a.error_http_status, a.error_provider_code, a.error_retryable, a.attempt_id
-FROM rows r JOIN answers a ON a.row_key = r.row_key LEFT JOIN deployments d ON d.deployment = a.deployment
+       a.tool_calls, a.error_http_status, a.error_provider_code, a.error_retryable, a.attempt_id, a.samples, a.agreement
+FROM rows r JOIN outcomes a ON a.row_key = r.row_key LEFT JOIN deployments d ON d.deployment = a.deployment
 WHERE r.row IS NOT NULL
 """,  # noqa: S608 - constants only
     "attempts": f"""
 SELECT l.row_key, r.custom_id, l.attempt, l.kind, d.name AS model, {_TIME.format("l.started_at")} AS started_at, {_TIME.format("l.ended_at")} AS ended_at,
        l.http_status, l.outcome, l.billed, l.reserved_pico / 1e12 AS reserved_usd, l.cost_pico / 1e12 AS cost_usd, l.request_id, l.run,
        l.attempt_id, l.counted, l.refused, l.simulated, l.price_version, l.provider_cost_usd, l.input_tokens, l.output_tokens, l.cached_input_tokens,
-       l.cache_write_tokens, l.reasoning_tokens, l.message, l.settled, l.reserved_pico, l.cost_pico
+       l.cache_write_tokens, l.reasoning_tokens, l.message, l.settled, l.reserved_pico, l.cost_pico, l.reserved_tokens, l.route, l.pack, l.trimmed,
+       l.first_token_seconds, l.output_tokens / nullif((l.ended_at - l.started_at) - l.first_token_seconds, 0) AS tokens_per_second
 FROM attempt_log l JOIN rows r ON r.row_key = l.row_key JOIN deployments d ON d.deployment = l.deployment
 """,  # noqa: S608 - constants only
-    "summary": """
+    "summary": f"""
 SELECT j.name AS job, j.total_rows AS total,
        (SELECT count(*) FROM rows WHERE row IS NOT NULL AND state = 1) AS ok,
        (SELECT count(*) FROM rows WHERE row IS NOT NULL AND state = 2) AS failed,
        (SELECT count(*) FROM rows WHERE row IS NOT NULL AND state = 0) AS pending_known,
        (SELECT count(*) FROM attempt_log) AS attempts,
-       (SELECT sum(cost_pico) / 1e12 FROM attempt_log WHERE NOT simulated) AS cost_usd,
+       (SELECT {_KNOWN_USD} FROM attempt_log l WHERE NOT simulated) AS cost_usd,
        (SELECT sum(reserved_pico) / 1e12 FROM attempt_log WHERE NOT simulated AND billed = 'maybe') AS reserved_usd,
-       (SELECT sum(cost_pico) / 1e12 FROM attempt_log WHERE simulated) AS simulated_cost_usd,
+       (SELECT {_KNOWN_USD} FROM attempt_log l WHERE simulated) AS simulated_cost_usd,
        (SELECT sum(reserved_pico) / 1e12 FROM attempt_log WHERE simulated AND billed = 'maybe') AS simulated_reserved_usd
 FROM job j
-""",
+""",  # noqa: S608 - constants only
     "errors": """
 SELECT a.error_code AS code, a.error_http_status AS http_status, a.error_provider_code AS provider_code, d.name AS model,
        count(*) AS rows, min(r.row) AS first_row, min(r.custom_id) AS example_id, min(a.error_message) AS example
-FROM answers a JOIN rows r ON r.row_key = a.row_key LEFT JOIN deployments d ON d.deployment = a.deployment
+FROM outcomes a JOIN rows r ON r.row_key = a.row_key LEFT JOIN deployments d ON d.deployment = a.deployment
 WHERE a.status = 'failed' AND r.row IS NOT NULL
 GROUP BY 1, 2, 3, 4 ORDER BY rows DESC
 """,
-    "spend_by_model": """
-SELECT d.name AS model, d.provider, d.model AS model_id, l.simulated, count(*) AS attempts,
-       sum(l.cost_pico) / 1e12 AS cost_usd, sum(CASE WHEN l.billed = 'maybe' THEN l.reserved_pico END) / 1e12 AS reserved_usd,
-       sum(l.input_tokens) AS input_tokens, sum(l.output_tokens) AS output_tokens
+    "spend_by_model": f"""
+SELECT d.name AS model, d.provider, d.model AS model_id, {_SPEND}
 FROM attempt_log l JOIN deployments d ON d.deployment = l.deployment GROUP BY l.deployment, l.simulated
-""",
-    "spend_by_day": """
-SELECT strftime('%Y-%m-%d', l.started_at, 'unixepoch') AS day, l.simulated, count(*) AS attempts, sum(l.cost_pico) / 1e12 AS cost_usd,
-       sum(CASE WHEN l.billed = 'maybe' THEN l.reserved_pico END) / 1e12 AS reserved_usd,
-       sum(l.input_tokens) AS input_tokens, sum(l.output_tokens) AS output_tokens
-FROM attempt_log l GROUP BY 1, 2
-""",
+""",  # noqa: S608 - constants only
+    "spend_by_day": f"""
+SELECT strftime('%Y-%m-%d', l.started_at, 'unixepoch') AS day, {_SPEND}
+FROM attempt_log l GROUP BY 1, l.simulated
+""",  # noqa: S608 - constants only
+    "spend_by_kind": f"""
+SELECT l.kind, {_SPEND}
+FROM attempt_log l GROUP BY l.kind, l.simulated
+""",  # noqa: S608 - constants only
+    "spend_by_route": f"""
+SELECT l.route, {_SPEND}
+FROM attempt_log l GROUP BY l.route, l.simulated
+""",  # noqa: S608 - constants only
 }
 
 
@@ -266,11 +304,20 @@ def migrate(connection: sqlite3.Connection) -> None:
     def changes(db: Database) -> None:
         _execute(db, _SECOND)
 
+    @migrations(name="0003_kinds_of_request")
+    def kinds(db: Database) -> None:
+        # The name `answers` is for the view that users look at; the views on the table are made anew below.
+        for name in VIEWS:
+            db.execute(f"DROP VIEW IF EXISTS {name}")
+        _execute(db, _THIRD)
+
     # Plug-ins of the user's sqlite-utils must not touch the store.
     migrations.apply(Database(connection, execute_plugins=False))
     connection.execute("BEGIN IMMEDIATE")
     for name, query in VIEWS.items():
         connection.execute(f"DROP VIEW IF EXISTS {name}")
         connection.execute(f"CREATE VIEW {name} AS {query}")
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'view' AND name = 'answers'").fetchone() is None:
+        create_answers(connection, None, whole=False)
     connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")

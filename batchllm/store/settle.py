@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,17 @@ class Settled:
     """Attempts among them without a bound."""
     left: int
     """Attempts that stay open: their worst isn't known."""
+
+
+class Part(NamedTuple):
+    """What settling did to one attempt, for whoever counts days and tokens."""
+
+    started_utc: float
+    model: str
+    freed_pico: int
+    billed_pico: int
+    tokens: int
+    """Its bound in tokens; it stays used where something was billed."""
 
 
 def open_attempts(connection: sqlite3.Connection, *, in_flight: bool) -> dict[bool, Open]:
@@ -70,14 +82,24 @@ def shares(total_pico: int, bounds_pico: Sequence[int | None]) -> list[int]:
     return parts
 
 
-def settle(connection: sqlite3.Connection, *, simulated: bool, billed_pico: int | None, word: str, now_utc: float, in_flight: bool = True) -> Settled:
+def settle(
+    connection: sqlite3.Connection,
+    *,
+    simulated: bool,
+    billed_pico: int | None,
+    word: str,
+    now_utc: float,
+    in_flight: bool = True,
+    parts_into: list[Part] | None = None,
+) -> Settled:
     """Books what the user says of all open attempts of one kind of dollars, inside the caller's transaction.
 
     `billed_pico`: the sum on the provider's bill; None: each attempt's worst (those whose worst isn't known stay open). `in_flight`: attempts without an end
-    count, as no run is there to end them. Records it in `settlements`.
+    count, as no run is there to end them. `parts_into`: takes what became of each attempt. Records it in `settlements`.
     """
     waiting = connection.execute(
-        """SELECT attempt_id, row_key, reserved_pico FROM attempt_log
+        """SELECT attempt_id, row_key, reserved_pico, started_at, d.name, CASE WHEN input_tokens IS NULL THEN coalesce(reserved_tokens, 0) ELSE 0 END
+           FROM attempt_log l JOIN deployments d ON d.deployment = l.deployment
            WHERE billed = 'maybe' AND simulated = ? AND (? OR outcome != 'in_flight') ORDER BY attempt_id""",
         (int(simulated), in_flight),
     ).fetchall()
@@ -85,7 +107,7 @@ def settle(connection: sqlite3.Connection, *, simulated: bool, billed_pico: int 
     left = len(waiting) - len(found)
     if not found:
         return Settled(attempts=0, billed_pico=0, worst_pico=0, unknown=0, left=left)
-    bounds = [bound for _, _, bound in found]
+    bounds = [one[2] for one in found]
     worst = sum(bound or 0 for bound in bounds)
     parts = [bound or 0 for bound in bounds] if billed_pico is None else shares(billed_pico, bounds)
     total = sum(parts)
@@ -96,9 +118,13 @@ def settle(connection: sqlite3.Connection, *, simulated: bool, billed_pico: int 
     number = cursor.lastrowid
     connection.executemany(
         "UPDATE attempt_log SET settled = ?, billed = ?, cost_pico = ? WHERE attempt_id = ?",
-        ((number, "yes" if part else "no", part, attempt_id) for (attempt_id, _, _), part in zip(found, parts, strict=True)),
+        ((number, "yes" if part else "no", part, one[0]) for one, part in zip(found, parts, strict=True)),
     )
-    _sum_anew(connection, dict.fromkeys(key for _, key, _ in found))
+    _sum_anew(connection, dict.fromkeys(one[1] for one in found))
+    if parts_into is not None:
+        parts_into += [
+            Part(started, model, bound or 0, part, tokens) for (_, _, bound, started, model, tokens), part in zip(found, parts, strict=True)
+        ]
     return Settled(attempts=len(found), billed_pico=total, worst_pico=worst, unknown=bounds.count(None), left=left)
 
 
@@ -114,7 +140,7 @@ def last_settlement(connection: sqlite3.Connection) -> int:
 
 def _sum_anew(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
     connection.executemany(
-        """UPDATE answers SET cost_pico = (
+        """UPDATE outcomes SET cost_pico = (
                SELECT sum(l.cost_pico) FROM attempt_log l JOIN rows r ON r.row_key = l.row_key WHERE l.row_key = ?1 AND l.attempt > r.cost_after)
            WHERE row_key = ?1""",
         ((key,) for key in keys),

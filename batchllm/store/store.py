@@ -16,7 +16,11 @@ from typing import Any, TypeVar
 from batchllm.core.errors import StoreError
 from batchllm.store import schema
 from batchllm.store.lock import StoreLock
-from batchllm.store.records import OK, PENDING, UNPRICED, Committed, Deployment, Totals
+from batchllm.store.records import OK, PENDING, Committed, Deployment, Totals
+from batchllm.store.samples import forget_samples
+from batchllm.store.schema import UNPRICED
+from batchllm.store.twins import stop_sharing_failure
+from batchllm.store.views import create_answers
 from batchllm.store.writer import InlineWriter, MakeWriter, ThreadWriter, Writer, explain
 
 T = TypeVar("T")
@@ -163,11 +167,11 @@ class Store:
 
     # What a run asks before it starts; the writer isn't there yet.
 
-    def begin_run(self, *, now_utc: float, version: str, options: str, cap_pico: int | None) -> None:
-        """Records the run; `self.run` is its number."""
+    def begin_run(self, *, now_utc: float, version: str, options: str, cap_pico: int | None, caps: str | None = None) -> None:
+        """Records the run; `self.run` is its number. `caps`: all budgets as JSON (`read.budgets`)."""
         cursor = self.connection.execute(
-            "INSERT INTO runs (started_at, pid, host, version, options, cap_pico, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (now_utc, os.getpid(), socket.gethostname(), version, options, cap_pico, now_utc),
+            "INSERT INTO runs (started_at, pid, host, version, options, cap_pico, caps, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (now_utc, os.getpid(), socket.gethostname(), version, options, cap_pico, caps, now_utc),
         )
         self.run = cursor.lastrowid or 0
 
@@ -209,6 +213,10 @@ class Store:
     def has_answers(self) -> bool:
         """Whether any row ever got an ok answer."""
         return self.connection.execute("SELECT 1 FROM rows WHERE state = ? LIMIT 1", (OK,)).fetchone() is not None
+
+    def show_answers(self, columns: Sequence[str] | None, *, whole: bool) -> None:
+        """Makes the view `answers` show what this job asks for; see `views`."""
+        self.transaction(lambda connection: create_answers(connection, columns, whole=whole))
 
     def pins(self) -> list[str]:
         """Models that rows were sent to by `retry --model`."""
@@ -276,10 +284,13 @@ def reopen(connection: sqlite3.Connection, keys: Iterable[int], *, reason: str, 
                 SELECT ?, ?, a.row_key, r.custom_id, a.status, a.output, a.parsed, d.name, a.provider_model, a.finish_reason, a.tool_calls, a.input_tokens,
                        a.output_tokens, a.cached_input_tokens, a.cache_write_tokens, a.reasoning_tokens, a.cost_pico, a.attempts, a.latency_seconds,
                        a.error_code, a.error_message, a.fingerprint, a.run, a.finished_at
-                FROM answers a JOIN rows r USING (row_key) LEFT JOIN deployments d USING (deployment) WHERE a.row_key = ?""",  # noqa: S608 - constant column names
+                FROM outcomes a JOIN rows r USING (row_key) LEFT JOIN deployments d USING (deployment) WHERE a.row_key = ?""",  # noqa: S608 - constant column names
             (now_utc, reason, key),
         )
-        connection.execute("DELETE FROM answers WHERE row_key = ?", (key,))
+        stop_sharing_failure(connection, key)
+        if not changed:
+            forget_samples(connection, key)
+        connection.execute("DELETE FROM outcomes WHERE row_key = ?", (key,))
         connection.execute(
             """UPDATE rows SET state = ?1, pin = coalesce(?2, pin),
                    failures_after = (SELECT coalesce(max(attempt), 0) FROM attempt_log WHERE row_key = ?4),

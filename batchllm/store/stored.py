@@ -34,6 +34,21 @@ def result_at(reader: StoreReader, identity: str, nth: int) -> Result | None:
     return result_of(rows[0]) if rows else None
 
 
+def ok_after(reader: StoreReader, position: int, count: int) -> list[Result]:
+    """Up to `count` ok results of rows behind a position (-1: from the start), in input order."""
+    query = f"SELECT {RESULT_COLUMNS} FROM results WHERE row > ? AND status = 'ok' ORDER BY row LIMIT ?"  # noqa: S608 - constant column names
+    return [result_of(row) for row in _rows(reader, query, (position, count))]
+
+
+def ok_result(reader: StoreReader, key: str) -> Result | None:
+    """The ok result of the row with this id; in a store of numbered rows, of the row with this number."""
+    query = f"""SELECT {RESULT_COLUMNS} FROM results
+                WHERE row_key = coalesce((SELECT row_key FROM rows WHERE identity = ? AND nth = 1), (SELECT row_key FROM rows WHERE row = ? AND custom_id IS NULL))
+                AND status = 'ok'"""  # noqa: S608 - constant column names
+    rows = _rows(reader, query, (f"id:{key}", int(key) if key.isdecimal() and len(key) < 16 else None))
+    return result_of(rows[0]) if rows else None
+
+
 def results_of(connection: sqlite3.Connection, row_keys: Sequence[int]) -> list[Result]:
     """Results of these rows, in input order."""
     query = f"SELECT {RESULT_COLUMNS} FROM results WHERE row_key IN (SELECT value FROM json_each(?)) ORDER BY row"  # noqa: S608 - constant column names

@@ -42,7 +42,7 @@ def _update_ends(rows: int) -> str:
 
 # One statement for many rows: each step of SQLite hands the interpreter lock over and back, and under load every hand-over waits for the busy event loop.
 _JOURNAL = {n: _insert("INSERT", "attempt_log", AttemptStart._fields, n) for n in _WIDTHS}
-_ANSWER = {n: _insert("INSERT OR REPLACE", "answers", Answer._fields, n) for n in _WIDTHS}
+_ANSWER = {n: _insert("INSERT OR REPLACE", "outcomes", Answer._fields, n) for n in _WIDTHS}
 _BODY = {n: _insert("INSERT OR REPLACE", "bodies", Body._fields, n) for n in _WIDTHS}
 _END = {n: _update_ends(n) for n in _WIDTHS}
 _STATE = {n: f"UPDATE rows SET state = ? WHERE row_key IN ({', '.join('?' * n)})" for n in _WIDTHS}  # noqa: S608 - question marks only

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from batchllm.tokens.caps import output_cap
 from batchllm.tokens.counters import Counter, counter
+from batchllm.tokens.embedding import of_embedding
 from batchllm.tokens.learnt import Learnt
+from batchllm.tokens.quantile import Lengths
 
-__all__ = ["Counter", "Learnt", "counter", "output_cap"]
+__all__ = ["Counter", "Learnt", "Lengths", "counter", "of_embedding", "output_cap"]

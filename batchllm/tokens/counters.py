@@ -32,6 +32,9 @@ class Counter(Protocol):
     def exact(self) -> bool:
         """Whether this is the model's own tokenizer."""
 
+    def text(self, text: str) -> int:
+        """Tokens of a text alone, without any frame around it."""
+
     def estimate(self, messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> int:
         """Best guess of the input tokens, frame, tools and schema included."""
 
@@ -47,6 +50,9 @@ class _Simulator:
 
     name = "simulator"
     exact = True
+
+    def text(self, text: str) -> int:
+        return words.count_text(text)
 
     def estimate(self, messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> int:
         del params

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 _TILES_AT_MOST = 8
@@ -27,6 +28,14 @@ class _Tiles:
             return self.base, self.base
         return self.base + 4 * self.tile, self.base + _TILES_AT_MOST * self.tile
 
+    def sized(self, width: int, height: int, detail: str) -> int:
+        """Shrunk to fit 2048 x 2048, then to a short side of 768."""
+        if detail == "low":
+            return self.base
+        scale = min(1.0, 2048 / max(width, height))
+        scale = min(scale, 768 / min(width, height))
+        return self.base + self.tile * ceil(width * scale / 512) * ceil(height * scale / 512)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Patches:
@@ -39,6 +48,11 @@ class _Patches:
     def tokens(self, detail: str) -> tuple[int, int]:
         most = {"low": 256, "high": self.high}.get(detail, self.original)
         return min(1024, most) * self.per_thousand // 1000, -(-most * self.per_thousand // 1000)
+
+    def sized(self, width: int, height: int, detail: str) -> int:
+        """As many patches as it covers, shrunk until they are few enough."""
+        most = {"low": 256, "high": self.high}.get(detail, self.original)
+        return -(-min(ceil(width / 32) * ceil(height / 32), most) * self.per_thousand // 1000)
 
 
 # Constants of the published formulas; the first match counts.
@@ -54,6 +68,14 @@ _FAMILIES: tuple[tuple[re.Pattern[str], _Tiles | _Patches], ...] = (
 
 _GUESS = 765
 """What an image of an unlisted family paces requests by."""
+
+
+def tiles_of(model_id: str, width: int, height: int, detail: str = "auto") -> int | None:
+    """Tokens of an image of this size; None for a family that is not listed."""
+    for pattern, family in _FAMILIES:
+        if pattern.match(model_id.removeprefix("ft:")):
+            return family.sized(width, height, detail)
+    return None
 
 
 def image_tokens(model_id: str, part: Mapping[str, Any]) -> tuple[int, int | None]:

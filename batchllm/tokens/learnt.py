@@ -29,6 +29,15 @@ class Learnt:
         near = min(max(actual, estimate / _FACTOR), estimate * _FACTOR)
         self._sums[model] = (estimated * _MEMORY + estimate, counted * _MEMORY + near)
 
+    def sums(self, model: str) -> tuple[float, float] | None:
+        """(estimated, counted) so far, for the store; None when nothing was seen."""
+        return self._sums.get(model)
+
+    def remember(self, model: str, estimated: float, counted: float) -> None:
+        """Goes on from an earlier run's sums; what makes no sense is left out."""
+        if 0 < estimated < float("inf") and estimated / _FACTOR <= counted <= estimated * _FACTOR:
+            self._sums[model] = (estimated, counted)
+
     def ratio(self, model: str) -> float:
         """What to multiply this model's estimates by; 1.0 until something was seen."""
         sums = self._sums.get(model)

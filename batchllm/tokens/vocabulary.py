@@ -79,6 +79,43 @@ def _definition(name: str, search: tuple[Path, ...] | None) -> dict[str, Any]:
     return definition
 
 
+def sources(name: str) -> list[tuple[str, str, str]]:
+    """(URL, sha256, file name in a cache) of an encoding's files, as tiktoken names them. KeyError for an encoding that is not one file."""
+    found: list[tuple[str, str, str]] = []
+    public = import_module("tiktoken_ext.openai_public")
+
+    def note(url: str, expected_hash: str | None = None) -> dict[bytes, int]:
+        if expected_hash is None:
+            raise KeyError(name)
+        found.append((url, expected_hash, sha1(url.encode(), usedforsecurity=False).hexdigest()))
+        return {}
+
+    def run(constructor: Any) -> Any:
+        return FunctionType(constructor.__code__, names)()
+
+    names: dict[str, Any] = {**vars(public), "load_tiktoken_bpe": note, "data_gym_to_mergeable_bpe_ranks": _refuse}
+    if name != "o200k_base":
+        names["o200k_base"] = lambda: run(public.o200k_base)
+    try:
+        run(public.ENCODING_CONSTRUCTORS[name])
+    except _MissingError:
+        raise KeyError(name) from None
+    return found
+
+
+def keep(data: bytes, *, expected_hash: str, file_name: str) -> Path:
+    """Puts a fetched file into our cache. ValueError when it is not the one that tiktoken expects, OSError when it can't be written."""
+    if sha256(data).hexdigest() != expected_hash:
+        raise ValueError("its sha256 is not the one that tiktoken names: it was cut or changed on its way")
+    folder = own_cache()
+    folder.mkdir(parents=True, exist_ok=True)
+    _keep(folder, file_name, data)
+    if not (folder / file_name).is_file():
+        raise OSError(f"{folder} can't be written to")
+    _load.cache_clear()
+    return folder / file_name
+
+
 def _refuse(*_: object, **__: object) -> dict[bytes, int]:
     raise _MissingError("an encoding of two files")
 

@@ -114,6 +114,10 @@ class Walker:
     _extras: dict[bytes, int] = field(default_factory=dict, repr=False, compare=False)
     """Tokens of the last tools and schemas, by their JSON: they are mostly the same for every row."""
 
+    def text(self, text: str) -> int:
+        """Tokens of a text alone."""
+        return self.text_tokens(text)
+
     def estimate(self, messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> int:
         """Best guess of the input tokens."""
         return self.both(messages, params)[0]

@@ -15,11 +15,14 @@ from yarl import URL
 
 from batchllm.core.nouns import Fault, Kind
 from batchllm.core.secret import Secret
-from batchllm.core.wire import HttpCall, HttpReply
+from batchllm.core.wire import HttpCall, HttpReply, StreamReader
 
 _MAX_BODY_BYTES = 64 * 2**20
 """No answer is larger; a server that sends more (also as a gzip bomb, also without saying so beforehand) must not take the machine's memory or the store's."""
 _CONNECT_SECONDS = 10.0
+_STREAMS = frozenset({"text/event-stream", "application/x-ndjson", "application/stream+json"})
+_FOREIGN = (TimeoutError, aiohttp.ClientError, OSError)
+"""What aiohttp and the operating system raise for what the network did (TLS errors are OSErrors)."""
 
 
 class _Deadline:
@@ -83,6 +86,43 @@ class _Deadlines:
             self._timer.cancel()
 
 
+class _Watch:
+    """Looks after one streamed answer: progress moves its end further, without touching a timer each time."""
+
+    __slots__ = ("_at", "_loop", "_timer", "begun", "passed", "task")
+
+    def __init__(self, seconds: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
+        self.begun = False
+        self.passed = False
+        self._loop = asyncio.get_running_loop()
+        self._at = self._loop.time() + seconds
+        self._timer = self._loop.call_at(self._at, self._look)
+
+    def progress(self, stall_seconds: float) -> None:
+        """Something came; the next may take so long."""
+        at = self._loop.time() + stall_seconds
+        if at < self._at:
+            # The first answer may take longer than a later pause.
+            self._timer.cancel()
+            self._timer = self._loop.call_at(at, self._look)
+        self._at = at
+        self.begun = True
+
+    def _look(self) -> None:
+        if self._loop.time() + 0.001 < self._at:
+            self._timer = self._loop.call_at(self._at, self._look)
+            return
+        self.passed = True
+        self.task.cancel()
+
+    def end(self) -> None:
+        """It is over."""
+        self._timer.cancel()
+
+
 class HttpTransport:
     """One connection pool for a run. Create it inside the loop."""
 
@@ -111,42 +151,87 @@ class HttpTransport:
         deadline = self._deadlines.start(timeout_seconds)
         try:
             async with self._session.request(call.method, url, data=call.body, headers=headers, allow_redirects=False) as response:
-                body = await _body(response)
-                if body is None:
-                    response.close()
-                    words = f"the answer is larger than {_MAX_BODY_BYTES >> 20} MiB"
-                    return Fault(kind=Kind.PROTOCOL, message=words, http_status=response.status, billed="maybe")
-                return HttpReply(status=response.status, body=body, headers=response.headers)
+                return await _whole(response)
         except asyncio.CancelledError:
             if not deadline.passed:
                 raise
             deadline.task.uncancel()
             return Fault(kind=Kind.TIMEOUT, message=f"no complete answer within {timeout_seconds:g} s", billed="maybe")
-        except TimeoutError as error:
-            if isinstance(error, aiohttp.ConnectionTimeoutError):
-                return _unreachable(f"no connection to {url.host} within {_CONNECT_SECONDS:.0f} s")
-            return Fault(kind=Kind.TIMEOUT, message=f"no complete answer within {timeout_seconds:g} s", billed="maybe")
-        except aiohttp.ClientConnectorDNSError:
-            return _unreachable(f"the name {url.host} can't be resolved; is base_url right, is the network up?")
-        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError) as error:
-            return _unreachable(f"TLS to {url.host} failed: {_words(error)}")
-        except aiohttp.ClientConnectorError as error:
-            return _unreachable(f"can't connect to {url.host}:{url.port}: {_words(error)}")
-        except aiohttp.ServerDisconnectedError:
-            return Fault(kind=Kind.NETWORK, message="the server closed the connection without an answer", billed="maybe")
-        except aiohttp.ClientPayloadError as error:
-            return Fault(kind=Kind.NETWORK, message=f"the answer was cut short: {_words(error)}", billed="maybe")
-        except aiohttp.ClientResponseError as error:
-            return Fault(kind=Kind.PROTOCOL, message=f"not understood as HTTP: {' '.join(error.message.split())}", billed="maybe")
-        except (aiohttp.ClientError, OSError) as error:
-            return Fault(kind=Kind.NETWORK, message=f"the connection broke: {_words(error)}", billed="maybe")
+        except _FOREIGN as error:
+            return _fault(error, url, timeout_seconds)
         finally:
             deadline.over = True
+
+    async def stream(self, call: HttpCall, reader: StreamReader, *, timeout_seconds: float, stall_seconds: float) -> HttpReply | Fault:
+        """Like `send`, but a streamed body goes to `reader` as it comes."""
+        url = self._urls.get(call.url)
+        if url is None:
+            url = self._urls[call.url] = URL(call.url)
+        headers = {name: value.reveal() if isinstance(value, Secret) else value for name, value in call.headers.items()}
+        watch = _Watch(timeout_seconds)
+        try:
+            async with self._session.request(call.method, url, data=call.body, headers=headers, allow_redirects=False) as response:
+                if not (200 <= response.status < 300 and response.content_type in _STREAMS):
+                    return await _whole(response)
+                size = 0
+                async for part in response.content.iter_any():
+                    size += len(part)
+                    if size > _MAX_BODY_BYTES:
+                        response.close()
+                        return _too_large(response.status)
+                    if reader.feed(part):
+                        watch.progress(stall_seconds)
+                return HttpReply(status=response.status, body=b"", headers=response.headers)
+        except asyncio.CancelledError:
+            if not watch.passed:
+                raise
+            watch.task.uncancel()
+            words = f"the answer stalled: nothing new for {stall_seconds:g} s" if watch.begun else f"no answer began within {timeout_seconds:g} s"
+            return Fault(kind=Kind.TIMEOUT, message=words, billed="maybe")
+        except _FOREIGN as error:
+            return _fault(error, url, timeout_seconds)
+        finally:
+            watch.end()
 
     async def close(self) -> None:
         """Ends open connections."""
         self._deadlines.close()
         await self._session.close()
+
+
+async def _whole(response: aiohttp.ClientResponse) -> HttpReply | Fault:
+    body = await _body(response)
+    if body is None:
+        response.close()
+        return _too_large(response.status)
+    return HttpReply(status=response.status, body=body, headers=response.headers)
+
+
+def _too_large(status: int) -> Fault:
+    return Fault(kind=Kind.PROTOCOL, message=f"the answer is larger than {_MAX_BODY_BYTES >> 20} MiB", http_status=status, billed="maybe")
+
+
+def _fault(error: Exception, url: URL, timeout_seconds: float) -> Fault:
+    """What the network did, in our words. The order is that of the classes: the special before the general."""
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return _unreachable(f"no connection to {url.host} within {_CONNECT_SECONDS:.0f} s")
+        case TimeoutError():
+            return Fault(kind=Kind.TIMEOUT, message=f"no complete answer within {timeout_seconds:g} s", billed="maybe")
+        case aiohttp.ClientConnectorDNSError():
+            return _unreachable(f"the name {url.host} can't be resolved; is base_url right, is the network up?")
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | ssl.SSLError():
+            return _unreachable(f"TLS to {url.host} failed: {_words(error)}")
+        case aiohttp.ClientConnectorError():
+            return _unreachable(f"can't connect to {url.host}:{url.port}: {_words(error)}")
+        case aiohttp.ServerDisconnectedError():
+            return Fault(kind=Kind.NETWORK, message="the server closed the connection without an answer", billed="maybe")
+        case aiohttp.ClientPayloadError():
+            return Fault(kind=Kind.NETWORK, message=f"the answer was cut short: {_words(error)}", billed="maybe")
+        case aiohttp.ClientResponseError():
+            return Fault(kind=Kind.PROTOCOL, message=f"not understood as HTTP: {' '.join(error.message.split())}", billed="maybe")
+        case _:
+            return Fault(kind=Kind.NETWORK, message=f"the connection broke: {_words(error)}", billed="maybe")
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes | None:

@@ -5,7 +5,8 @@
 A seed replays exactly, so a finding is a bug report that runs.
 """
 
+from batchllm.verify.draw import plan_of
 from batchllm.verify.one import Verdict, verify
-from batchllm.verify.plan import Plan, plan_of
+from batchllm.verify.plan import Plan
 
 __all__ = ["Plan", "Verdict", "plan_of", "verify"]

@@ -9,7 +9,7 @@ import contextlib
 import sqlite3
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,13 +27,25 @@ if TYPE_CHECKING:
     from batchllm.verify.world import Process
 
 Reference = Callable[[tuple[str, ...] | None], list[dict[str, Any]]]
-_DIFFERS = ("attempts", "latency_seconds", "cost_usd")
+_DIFFERS = ("attempts", "latency_seconds", "cost_usd", "shared_from")
+"""Who shares whose answer is looked at apart: where a row failed, another one was sent instead."""
 _REFUSALS = frozenset({"outage", "limit", "concurrency", "refuse", "502", "529", "498", "slow_down", "resource_unavailable", "402_retry_after"})
 """What the audit calls faults that say "not now", or that nobody is there; further those that begin with 429 and 503."""
-_PAID = frozenset({"500", "504", "524", "stall", "stall_mid", "half_json", "html_200", "empty_200", "error_200", "finish_error", "no_choices"})
+_PAID = frozenset(
+    {"500", "504", "524", "stall", "stall_mid", "half_json", "html_200", "empty_200", "error_200", "finish_error", "no_choices"}
+    | {"stream_error", "stream_no_finish", "stream_cut", "stream_stall_comments"}
+)
 """Faults of which a row bears three, whatever `max_attempts` says."""
 _FRAME_TOKENS = 64
 """More than a prompt has besides its text."""
+_FORM_TOKENS = 1500
+"""More than a form that is asked for, an answer that is shown and what is wrong with it add to a prompt."""
+_LONGER = 16
+"""Times that an answer which is cut may get longer."""
+_BETTER = frozenset({"invalid_output", "truncated"})
+"""Outcomes of answers that came and weren't good enough."""
+_EXPECTED_SHARE = 0.02
+"""Of the requests: those whose output was more than expected may run into a limit, where providers count what is really produced."""
 
 
 class _Entry(NamedTuple):
@@ -49,16 +61,22 @@ class _Entry(NamedTuple):
     reserved_pico: int | None
     cost_pico: int | None
     settled: int | None
+    day: str
+    """UTC, of sending."""
+    tokens: int
+    """Used, or reserved where it may have been billed."""
 
 
 _LEDGER = """
-SELECT l.row_key, l.attempt, d.name, l.run, l.outcome, l.counted, l.billed, l.reserved_pico, l.cost_pico, l.settled
+SELECT l.row_key, l.attempt, d.name, l.run, l.outcome, l.counted, l.billed, l.reserved_pico, l.cost_pico, l.settled,
+       strftime('%Y-%m-%d', l.started_at, 'unixepoch'),
+       CASE WHEN l.input_tokens IS NOT NULL THEN l.input_tokens + l.output_tokens WHEN l.billed = 'no' THEN 0 ELSE l.reserved_tokens END
 FROM attempt_log l JOIN deployments d ON d.deployment = l.deployment
 """
 _COSTS = """
-SELECT a.row_key, a.cost_pico, a.attempts, (SELECT sum(l.cost_pico) FROM attempt_log l WHERE l.row_key = a.row_key AND l.attempt > r.cost_after),
+SELECT a.row_key, a.cost_pico, a.attempts, a.shared_from, (SELECT sum(l.cost_pico) FROM attempt_log l WHERE l.row_key = a.row_key AND l.attempt > r.cost_after),
        (SELECT coalesce(max(l.attempt), 0) FROM attempt_log l WHERE l.row_key = a.row_key)
-FROM answers a JOIN rows r ON r.row_key = a.row_key
+FROM outcomes a JOIN rows r ON r.row_key = a.row_key
 """
 
 
@@ -78,6 +96,9 @@ class Judge:
         self._most_pico = 0
         """The largest cap so far, or what was there when a lower one came."""
         self._capped = True
+        self._windowed: dict[str, int] = {}
+        """The largest cap of each window so far; those that a life went without are in `_unwindowed`."""
+        self._unwindowed: set[str] = set()
         self._limit_refusals = 0
 
     @property
@@ -137,7 +158,7 @@ class Judge:
                 self._findings.add(f"{process.where}: the result of row {row} was announced as committed, the store says {there.get(row)}")
 
     def _answers_stand(self, where: str, connection: sqlite3.Connection) -> None:
-        now = {key: rest for key, *rest in connection.execute("SELECT row_key, status, output, attempts, fingerprint, cost_pico FROM answers")}
+        now = {key: rest for key, *rest in connection.execute("SELECT row_key, status, output, attempts, fingerprint, cost_pico FROM outcomes")}
         replaced = {key for (key,) in connection.execute("SELECT row_key FROM history")}
         settled = connection.execute("SELECT count(*) FROM settlements").fetchone()[0]
         upto = 4 if settled else 5
@@ -157,8 +178,41 @@ class Judge:
             self._most_pico = max(self._most_pico, pico_from_usd(spec.budget.usd))
         if self._capped and held > self._most_pico:
             self._findings.add(f"{where}: spent + reserved is {held} pico-dollars, the largest cap so far was {self._most_pico}")
+        self._windows(where, spec, entries)
+        self._billed_by_day(where)
         if self._capped and bill > self._most_pico:
             self._findings.add(f"{where}: the bill is {bill} pico-dollars, the largest cap so far was {self._most_pico}")
+
+    def _windows(self, where: str, spec: JobSpec, entries: list[_Entry]) -> None:
+        """Budgets of days, months and tokens: what was sent on one UTC day stays within the largest cap that a life had."""
+        for name in ("usd_per_day", "tokens", "tokens_per_day", "tokens_per_month"):
+            cap = getattr(spec.budget, name)
+            if cap is None:
+                self._unwindowed.add(name)
+            else:
+                self._windowed[name] = max(self._windowed.get(name, 0), int(cap) if name != "usd_per_day" else pico_from_usd(cap))
+            if name in self._unwindowed:
+                continue
+            sums: dict[str, int] = defaultdict(int)
+            for entry in entries:
+                held = (
+                    (entry.cost_pico or 0) + ((entry.reserved_pico or 0) if entry.billed == "maybe" else 0) if name == "usd_per_day" else entry.tokens
+                )
+                sums[entry.day[: {"tokens": 0, "tokens_per_month": 7}.get(name, 10)]] += held
+            for span, held in sums.items():
+                if held > self._windowed[name]:
+                    self._findings.add(f"{where}: {held} used and reserved in {span or 'all'}, the largest {name} so far was {self._windowed[name]}")
+
+    def _billed_by_day(self, where: str) -> None:
+        """The same of the provider's bill, by when the requests arrived there."""
+        cap = self._windowed.get("usd_per_day")
+        if cap is None or "usd_per_day" in self._unwindowed:
+            return
+        bills: dict[int, int] = defaultdict(int)
+        for record in self._records():
+            bills[int(record.time // 86_400)] += record.cost_pico or 0
+        if (most := max(bills.values(), default=0)) > cap:
+            self._findings.add(f"{where}: the bill of one day is {most} pico-dollars, the largest usd_per_day so far was {cap}")
 
     def _ended_well(self, process: Process, spec: JobSpec, summary: Summary, entries: list[_Entry], connection: sqlite3.Connection) -> None:
         where, life, check = process.where, process.life, self._findings.check
@@ -184,11 +238,17 @@ class Judge:
                 self._findings.add(f"{where}: ended with {other}: {summary.message}")
         spent = sum(entry.cost_pico or 0 for entry in entries)
         check(abs((summary.cost_usd or 0.0) - spent / 1e12) < 1e-11, f"{where}: the summary says {summary.cost_usd} USD, the ledger {spent / 1e12}")
-        for key, cost, attempts, known, sent in connection.execute(_COSTS):
-            check(cost == known, f"{where}: row_key {key} says that it cost {cost} pico-dollars, its attempts {known}")
+        for key, cost, attempts, shared, known, sent in connection.execute(_COSTS):
+            check(
+                cost == (known if shared is None or attempts else 0),
+                f"{where}: row_key {key} says that it cost {cost} pico-dollars, its attempts {known}",
+            )
             check(attempts == sent, f"{where}: row_key {key} says {attempts} attempts, the ledger {sent}")
 
     def _used_up(self, where: str, spec: JobSpec, entries: list[_Entry]) -> None:
+        budget = spec.budget
+        if any(value is not None for value in (budget.usd_per_day, budget.tokens, budget.tokens_per_day, budget.tokens_per_month)):
+            return
         if spec.budget.usd is None:
             self._findings.add(f"{where}: stopped by a budget that nobody set")
             return
@@ -196,7 +256,8 @@ class Judge:
         left = pico_from_usd(spec.budget.usd) - held
         longest = max(len(str(line).encode()) for line in self._plan.final_rows)
         dearest = PRICES["b" if "b" in self._plan.sims else "a"]
-        next_pico = ((longest + _FRAME_TOKENS) * dearest["input"] + self._plan.keys["request"]["max_tokens"] * dearest["output"]) * 1e6
+        output = self._plan.keys["request"]["max_tokens"] * (_LONGER if spec.output.on_length == "retry" else 1)
+        next_pico = ((longest + _FRAME_TOKENS + _FORM_TOKENS * self._plan.is_formed) * dearest["input"] + output * dearest["output"]) * 1e6
         self._findings.check(
             left < next_pico, f"{where}: stopped by the budget with {left} pico-dollars to spare, a request is at most {next_pico:.0f}"
         )
@@ -206,7 +267,13 @@ class Judge:
         fresh = process.where == "life 1" or process.life.wait_seconds >= 60
         more = self._refused_by_limits() - self._limit_refusals
         declared = all(model["limits"] != "none" and model["limits"] is not None for model in self._plan.keys["models"].values())
-        if self._plan.honest and declared and fresh and process.life.calm and more:
+        if any("rpd" in settings or "tpd" in settings for settings in self._plan.sims.values()):
+            # Every run knows what the ones before it used. But by a clock that jumps a day is over which at the provider isn't.
+            fresh = not self._plan.jumps
+        allowed = 0
+        if any(settings.get("accounting") == "anthropic" for settings in self._plan.sims.values()):
+            allowed = int(_EXPECTED_SHARE * sum(simulator.audit.requests for simulator in self._sims.values()))
+        if self._plan.honest and declared and fresh and process.life.calm and more > allowed:
             self._findings.add(f"{process.where}: {more} requests ran into the declared limits")
 
     # At the end.
@@ -223,7 +290,8 @@ class Judge:
         if path.exists():
             from batchllm.core import json
 
-            self._results([json.loads(line) for line in path.read_bytes().splitlines()], keys, faults, reference)
+            asked = {(entry.row_key, entry.model) for entry in entries.values()}
+            self._results([json.loads(line) for line in path.read_bytes().splitlines()], keys, faults, asked, reference)
 
     def _requests(self, entries: Mapping[tuple[int, int], _Entry]) -> dict[tuple[int, str], list[Record]]:
         """Each request, in the provider's log and in ours. Returns by (row key, model) those that count as tries."""
@@ -251,7 +319,8 @@ class Judge:
             not_now = refused(record.fault) and (record.delivered or record.status is None)
             if not_now and entry.counted:
                 add(f"{_request(record)}: a refusal ({record.fault}) used up an attempt")
-            if not not_now and (not record.delivered or _group(record.fault) in ("transient", "permanent")):
+            bad = entry.outcome in _BETTER and bool(entry.counted)
+            if not not_now and (not record.delivered or bad or _group(record.fault) in ("transient", "permanent")):
                 counting[entry.row_key, entry.model].append(record)
         for name, entry in entries.items():
             if name not in arrived and entry.outcome != "cancelled":
@@ -261,28 +330,96 @@ class Judge:
         return counting
 
     def _results(
-        self, lines: list[dict[str, Any]], keys: Mapping[int, int], faults: Mapping[tuple[int, str], list[Record]], reference: Reference
+        self,
+        lines: list[dict[str, Any]],
+        keys: Mapping[int, int],
+        faults: Mapping[tuple[int, str], list[Record]],
+        asked: Collection[tuple[int, str]],
+        reference: Reference,
     ) -> None:
         calm = reference(None)
         if [line["row"] for line in lines] != list(range(len(calm))):
             self._findings.add(f"the results are not one line per row in input order: {len(lines)} lines for {len(calm)} rows")
             return
+        self._shared(lines)
+        self._formed(lines, keys, asked)
+        twins = self._twins(keys)
         others: dict[str, list[dict[str, Any]]] = {}
         for line, wanted in zip(lines, calm, strict=True):
             if self._alike(line) == self._alike(wanted):
                 continue
             model = line["model"]
-            if model is not None and line["status"] == "ok" and model != wanted["model"]:
+            if self._plan.keys.get("stream") and line["usage"] is None and self._alike(line) == self._alike({**wanted, "usage": None}):
+                # The stream broke off between the end of the answer and its counts.
+                continue
+            if model is not None and model != wanted["model"]:
                 if model not in others:
                     others[model] = reference((model,))
-                if self._alike(line) == self._alike(others[model][line["row"]]) and self._may_fall_back(keys[line["row"]], wanted["model"], faults):
+                if self._alike(line) == self._alike(others[model][line["row"]]) and any(
+                    self._may_fall_back(key, wanted["model"], faults) for key in twins[line["row"]]
+                ):
                     continue
-            if line["status"] == "failed" and model is not None and line["error"]["retryable"] and self._bore(keys[line["row"]], model, faults):
+            better = _code(line) in _BETTER
+            if better and model == wanted["model"] and _code(line) == _code(wanted):
+                # Tries that were lost to faults are fewer tries to get it right.
+                continue
+            if model is not None and (better or (line["error"] or {}).get("retryable")) and self._bore(keys[line["row"]], model, faults):
                 continue
             self._findings.add(f"row {line['row']} is {self._alike(line)}, of an uninterrupted run {self._alike(wanted)}")
 
+    def _formed(self, lines: list[dict[str, Any]], keys: Mapping[int, int], asked: Collection[tuple[int, str]]) -> None:
+        """Answers have the form that was asked for, and what has it nowhere was asked for everywhere."""
+        if not self._plan.is_formed:
+            return
+        output = self._plan.keys["output"]
+        ladder = output["on_invalid"].get("escalate", ())
+        for line in lines:
+            value = line["parsed"]
+            if line["status"] == "ok":
+                fits = value in output["choices"] if "choices" in output else _fits(value, least=16 if "check" in output else 0)
+                self._findings.check(fits, f"row {line['row']} is ok with {value}")
+            elif _code(line) in _BETTER:
+                for model in ladder:
+                    self._findings.check(
+                        (keys[line["row"]], model) in asked, f"row {line['row']} failed on {line['model']}, and {model} was not asked"
+                    )
+
+    def _groups(self) -> Iterator[list[int]]:
+        """Rows that share an answer, in input order."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for row, line in enumerate(self._plan.final_rows):
+            if isinstance(line, dict) and "text" in line:
+                groups[line["text"]].append(row)
+        yield from groups.values()
+
+    def _twins(self, keys: Mapping[int, int]) -> dict[int, list[int]]:
+        """Row -> keys of the rows that may have been sent for it."""
+        twins = {row: [key] for row, key in keys.items()}
+        if "temperature" in self._plan.keys["request"]:
+            for group in self._groups():
+                together = [keys[row] for row in group]
+                twins |= {row: together for row in group}  # noqa: C420 - nobody changes the list
+        return twins
+
+    def _shared(self, lines: list[dict[str, Any]]) -> None:
+        """Of equal rows the lowest one with a good answer was sent, and the others share it."""
+        if "temperature" not in self._plan.keys["request"]:
+            for line in lines:
+                self._findings.check(line["shared_from"] is None, f"row {line['row']} shares the answer of {line['shared_from']}")
+        elif self._plan.final_rows is self._plan.rows and not any(life.retry_failed for life in self._plan.lives):
+            # Else rows were put back whose answers others had shared by then.
+            for group in self._groups():
+                good = [lines[row] for row in group if lines[row]["status"] == "ok"]
+                for line in good:
+                    first = None if line is good[0] else good[0]["custom_id"]
+                    if line["shared_from"] != first:
+                        self._findings.add(f"row {line['row']} shares the answer of {line['shared_from']}, not of {first}")
+
     def _alike(self, line: dict[str, Any]) -> dict[str, Any]:
         kept = {name: value for name, value in line.items() if name not in _DIFFERS}
+        if _code(line) in _BETTER:
+            # The last of the answers, and what was wrong with it.
+            kept = {"row": line["row"], "model": line["model"], "code": _code(line), "error": None}
         if kept["error"] is not None and self._plan.final_rows is not self._plan.rows:
             # Messages name the line that a row had when it was read.
             kept["error"] = {**kept["error"], "message": None}
@@ -293,12 +430,22 @@ class Judge:
         found = faults.get((row_key, model), [])
         most = int(self._plan.keys["retry"]["max_attempts"])
         # A right answer that came too late is a timeout, which counts as hard.
-        hard = any(record.fault in _PAID or _group(record.fault) != "transient" for record in found)
+        hard = any(record.fault in _PAID or (_group(record.fault) != "transient" and not record.delivered) for record in found)
         return len(found) >= (min(most, 3) if hard else most)
 
     def _may_fall_back(self, row_key: int, first: str, faults: Mapping[tuple[int, str], list[Record]]) -> bool:
         moved = self._plan.keys["retry"]["on_outage"] == "fallback" or any(life.locked for life in self._plan.lives)
         return moved or self._bore(row_key, first, faults)
+
+
+def _fits(value: Any, *, least: int) -> bool:
+    return (
+        isinstance(value, dict) and set(value) == {"label", "score"} and value["label"] in ("good", "bad", "odd") and least <= value["score"] <= 100
+    )
+
+
+def _code(line: Mapping[str, Any]) -> str | None:
+    return None if line["error"] is None else str(line["error"]["code"])
 
 
 def _group(fault: str | None) -> str | None:

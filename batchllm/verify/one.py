@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchllm.verify.plan import Plan, plan_of
+from batchllm.verify.draw import plan_of
+from batchllm.verify.plan import Plan
 from batchllm.verify.world import World
 
 

@@ -11,16 +11,40 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from batchllm.core import json
 from batchllm.core.events import Progress
 from batchllm.core.nouns import Fault
 from batchllm.core.wire import HttpCall, HttpReply
 from batchllm.verify.findings import Findings
 
 _ENTRY = """
-SELECT l.outcome, l.run, l.started_at, r.state, (SELECT count(*) FROM attempt_log o WHERE o.row_key = l.row_key AND o.outcome = 'ok' AND o.run = l.run)
+SELECT l.outcome, l.kind, l.started_at, r.state, (SELECT count(*) FROM attempt_log o WHERE o.row_key = l.row_key AND o.outcome = 'ok' AND o.run = l.run)
 FROM attempt_log l JOIN rows r ON r.row_key = l.row_key WHERE l.row_key = ? AND l.attempt = ?
 """
 _SUM = "SELECT coalesce(sum(coalesce(cost_pico, 0) + CASE WHEN billed = 'maybe' THEN reserved_pico ELSE 0 END), 0) FROM attempt_log"
+
+
+_DAY_SECONDS = 86_400.0
+_REPAIRED = 3
+"""Messages: the prompt, the answer, and what was wrong with it."""
+
+
+class _Door:
+    """A declared limit, counted as strictly as a provider with the declared burst may."""
+
+    def __init__(self, per_minute: int, burst_seconds: float) -> None:
+        self._rate = per_minute / 60
+        self._room = self._level = max(1.0, self._rate * burst_seconds)
+        self._at = 0.0
+
+    def passes(self, now: float) -> bool:
+        self._level = min(self._room, self._level + (now - self._at) * self._rate) - 1
+        self._at = now
+        return self._level > -1e-3
+
+    def gives_back(self) -> None:
+        """What no provider counts, such as a connection that was refused."""
+        self._level += 1
 
 
 class Watch:
@@ -35,6 +59,8 @@ class Watch:
         cap_pico: int | None,
         most: Mapping[str, float],
         most_together: float,
+        rpm: Mapping[str, tuple[int, float]],
+        by_day: bool,
         hint_ceiling_seconds: float,
         wall: Callable[[], float],
     ) -> None:
@@ -45,6 +71,10 @@ class Watch:
         self._most = most
         """Requests in flight that are allowed, by model."""
         self._most_together = most_together
+        self._doors = {name: _Door(per_minute, burst_seconds) for name, (per_minute, burst_seconds) in rpm.items()}
+        """Declared requests per minute, by model, where requests leave when they were let through."""
+        self._by_day = by_day
+        """Whether a budget counts days."""
         self._ceiling = hint_ceiling_seconds
         self._wall = wall
         self._reader: sqlite3.Connection | None = None
@@ -85,14 +115,20 @@ class Watch:
         if len(found) != 1 or found[0][0] != "in_flight":
             say(f"{where}: sent before its journal entry was committed (the store knows {found})")
             return
-        _, _, started_at, state, accepted = found[0]
+        _, kind, started_at, state, accepted = found[0]
         if state:
             say(f"{where}: sent although the row's outcome was committed (state {state})")
         if accepted:
             say(f"{where}: sent although this run had accepted an answer for the row")
+        if kind == "repair" and len(json.loads(call.body)["messages"]) < _REPAIRED:
+            say(f"{where}: a repair that doesn't show the model what it said")
         self._money(where)
         self._pauses(where, model, now, started_at)
         self._crowd(where, model)
+        if model in self._doors and not self._doors[model].passes(now):
+            say(f"{where}: sent above the declared requests per minute")
+        if self._by_day and started_at // _DAY_SECONDS != self._wall() // _DAY_SECONDS:
+            say(f"{where}: booked on the day before it was sent")
 
     def _money(self, where: str) -> None:
         if self._cap is None:
@@ -123,6 +159,9 @@ class Watch:
 
     def reply(self, model: str, reply: HttpReply | Fault, now: float) -> None:
         """What came back, as it is handed over."""
+        if model in self._doors and (isinstance(reply, Fault) or reply.status >= 400):
+            # Some of these count at the provider and some don't; here it is enough that answers are paced.
+            self._doors[model].gives_back()
         if isinstance(reply, Fault) or reply.status not in (429, 503):
             return
         wait = _hint(reply.headers)

@@ -14,7 +14,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +22,7 @@ from batchllm.core.events import Progress
 from batchllm.core.money import pico_from_usd
 from batchllm.core.nouns import Fault, Result, Usage
 from batchllm.core.virtual import run_virtual
-from batchllm.core.wire import HttpCall, HttpReply
+from batchllm.core.wire import HttpCall, HttpReply, StreamReader
 from batchllm.cost import from_spec
 from batchllm.engine import Deps, RunOptions, Summary, run_job
 from batchllm.engine.control import Control
@@ -38,8 +38,8 @@ from batchllm.verify.watch import Watch
 
 _EPOCH = 1_795_219_200.0
 _LAST_LIVES = 12
-_MOST_EVENTS = 100_000
-"""Of one life; more means that something spins."""
+_MOST_EVENTS = 1_000_000
+"""Of one life, which may wait for a day; more means that something spins."""
 _UNWIND_SECONDS = 10_000.0
 _BOOK = {name: from_spec(**price) for name, price in PRICES.items()}
 
@@ -149,13 +149,19 @@ class _Wire:
         self._real = SimulatedTransport(world.sims[model], clock)
 
     async def send(self, call: HttpCall, *, timeout_seconds: float) -> HttpReply | Fault:
+        return await self._asked(call, lambda: self._real.send(call, timeout_seconds=timeout_seconds))
+
+    async def stream(self, call: HttpCall, reader: StreamReader, *, timeout_seconds: float, stall_seconds: float) -> HttpReply | Fault:
+        return await self._asked(call, lambda: self._real.stream(call, reader, timeout_seconds=timeout_seconds, stall_seconds=stall_seconds))
+
+    async def _asked(self, call: HttpCall, ask: Callable[[], Coroutine[Any, Any, HttpReply | Fault]]) -> HttpReply | Fault:
         process, watch, model = self._process, self._watch, self._model
         if process.event():
             await _for_ever()
         watch.arrival(model, call, self._clock.now())
         try:
             # In a task of its own, which ends when the provider hears of it: see `hang_up`.
-            process.asked.append(asyncio.ensure_future(self._real.send(call, timeout_seconds=timeout_seconds)))
+            process.asked.append(asyncio.ensure_future(ask()))
             reply = await asyncio.shield(process.asked[-1])
         finally:
             watch.left(model)
@@ -182,7 +188,7 @@ class World:
         self.root = root
         self.say = say or (lambda _text: None)
         self.findings = Findings()
-        self.shift_seconds = 0.0
+        self.shift_seconds = plan.start_seconds
         self.deaths = 0
         self.lives = 0
         self.seconds = 0.0
@@ -309,6 +315,7 @@ class World:
         return summary
 
     def _watch(self, spec: JobSpec, process: Process, clock: Wall) -> Watch:
+        declared = {name: model.limits for name, model in spec.models.items()}
         most = {name: float(model.limits.concurrency or "inf") for name, model in spec.models.items()}
         together = min([float(spec.concurrency or "inf"), *(float(group.concurrency or "inf") for group in spec.limit_groups.values())])
         return Watch(
@@ -318,6 +325,10 @@ class World:
             cap_pico=None if spec.budget.usd is None else pico_from_usd(spec.budget.usd),
             most=most,
             most_together=together,
+            rpm={}
+            if not process.life.calm
+            else {name: (limits.rpm, limits.burst_seconds) for name, limits in declared.items() if limits.rpm is not None},
+            by_day=any(cap is not None for cap in (spec.budget.usd_per_day, spec.budget.tokens_per_day)),
             hint_ceiling_seconds=spec.retry.max_seconds,
             wall=clock.look,
         )
@@ -394,12 +405,14 @@ class World:
 
 
 def reference(plan: Plan, source: Path, folder: Path, use: tuple[str, ...] | None) -> list[dict[str, Any]]:
-    """The results of one calm run over the final input."""
-    keys = {key: value for key, value in plan.keys.items() if key not in ("concurrency", "limit_groups", "keep_bodies", "retry")}
+    """The results of one calm run over the final input. Whether answers are streamed makes no difference to them."""
+    keys = {key: value for key, value in plan.keys.items() if key not in ("concurrency", "limit_groups", "keep_bodies", "retry", "stream")}
     keys["models"] = {name: {**model, "limits": "none"} for name, model in plan.keys["models"].items()}
     keys["keep_bodies"] = "none"
     if use is not None and "routes" in keys:
         keys["routes"] = [{"use": list(use)}]
+        if "on_invalid" in keys.get("output", {}):
+            keys["output"] = {**keys["output"], "on_invalid": {**keys["output"]["on_invalid"], "escalate": None}}
     spec = build({**keys, "input": str(source)}, folder=folder)
 
     async def main() -> Summary:

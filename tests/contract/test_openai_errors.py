@@ -15,10 +15,11 @@ from batchllm.core.nouns import Fault, Kind, Reply
 from batchllm.core.secret import Secret
 from batchllm.core.wire import HttpReply
 from batchllm.providers.openai import OpenAIChat
+from batchllm.providers.openai_wire import SIMULATED
 from batchllm.retry.decide import Again, Decision, Down, Fail, ModelOut, Refused, RetryPolicy, Tally, decide
 from batchllm.retry.judge import judge
 
-CODEC = OpenAIChat(base_url="http://x/v1", model="m", api_key=Secret("sk-secret"), headers={}, output_cap_name=None, send_client_request_id=True)
+CODEC = OpenAIChat(base_url="http://x/v1", model="m", api_key=Secret("sk-secret"), headers={}, host=SIMULATED)
 POLICY = RetryPolicy()
 
 

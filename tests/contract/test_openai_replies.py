@@ -13,8 +13,9 @@ from batchllm.core.json import dumps
 from batchllm.core.nouns import Fault, Kind, Reply, Usage
 from batchllm.core.wire import HttpReply
 from batchllm.providers.openai import OpenAIChat
+from batchllm.spec.hosts import PLAIN
 
-CODEC = OpenAIChat(base_url="https://h/v1", model="m", api_key=None, headers={}, output_cap_name=None, send_client_request_id=False)
+CODEC = OpenAIChat(base_url="https://h/v1", model="m", api_key=None, headers={}, host=PLAIN)
 
 
 USAGE = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}

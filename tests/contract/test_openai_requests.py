@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,11 +12,13 @@ from batchllm.core.json import loads
 from batchllm.core.nouns import Request
 from batchllm.core.secret import Secret
 from batchllm.providers.openai import OpenAIChat, endpoint_url
+from batchllm.providers.openai_wire import SIMULATED
+from batchllm.spec.hosts import PLAIN
 
 
 def codec(**changes: Any) -> OpenAIChat:
     made = {"base_url": "https://api.openai.com/v1", "model": "gpt-6-luna", "api_key": Secret("sk-secret"), "headers": {}}
-    return OpenAIChat(**{**made, "output_cap_name": None, "send_client_request_id": True, **changes})
+    return OpenAIChat(**{**made, "host": SIMULATED, **changes})
 
 
 CODEC = codec()
@@ -64,7 +67,7 @@ BASE = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": "hi"}]}
     ],
 )
 def test_wire_body(cap, params, body, extra):
-    assert sent(codec(output_cap_name=cap), params, body) == {**BASE, **extra}
+    assert sent(codec(host=replace(SIMULATED, output_cap=cap)), params, body) == {**BASE, **extra}
 
 
 def test_mappings_and_tuples_go_on_the_wire():
@@ -84,7 +87,7 @@ def test_headers_carry_key_and_client_request_id():
     # What the server would answer 400 to is left out.
     for unfit in ("é", "x" * 513, None):
         assert "X-Client-Request-Id" not in CODEC.encode(request(), client_request_id=unfit).headers
-    assert "X-Client-Request-Id" not in codec(send_client_request_id=False).encode(request(), client_request_id="a").headers
+    assert "X-Client-Request-Id" not in codec(host=PLAIN).encode(request(), client_request_id="a").headers
 
 
 def test_own_headers_overrule_ours_in_any_case_and_lose_newlines():

@@ -8,8 +8,9 @@ from batchllm.core.nouns import LimitHint
 from batchllm.providers.classify import classify
 from batchllm.providers.openai import OpenAIChat
 from batchllm.providers.waits import go_seconds, header_wait, text_seconds, wait_hint
+from batchllm.spec.hosts import PLAIN
 
-CODEC = OpenAIChat(base_url="https://h/v1", model="m", api_key=None, headers={}, output_cap_name=None, send_client_request_id=False)
+CODEC = OpenAIChat(base_url="https://h/v1", model="m", api_key=None, headers={}, host=PLAIN)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import signal
@@ -17,38 +16,12 @@ from typing import Any
 
 import openai
 import pytest
+from served_simulator import booked, served
 
 from batchllm.core import json
 from batchllm.core.words import count_messages, count_text
-from batchllm.server.simulator import serving
-from batchllm.simulator import Settings, Simulator
 
 MESSAGES: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a river."}]
-
-
-@contextlib.contextmanager
-def served(**settings):
-    """A simulator on a port of its own, in a thread with its own loop; gives the base URL and the simulator."""
-    simulator = Simulator(Settings(**settings), price=lambda _, usage: usage.input_tokens + usage.output_tokens)
-    ready = threading.Event()
-    state: dict[str, Any] = {}
-
-    async def main():
-        state["stop"] = asyncio.Event()
-        state["loop"] = asyncio.get_running_loop()
-        async with serving(simulator) as url:
-            state["url"] = url
-            ready.set()
-            await state["stop"].wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(main(),))
-    thread.start()
-    try:
-        assert ready.wait(10)
-        yield state["url"], simulator
-    finally:
-        state["loop"].call_soon_threadsafe(state["stop"].set)
-        thread.join(10)
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +34,6 @@ def server():
 def client(server):
     with openai.OpenAI(base_url=server[0], api_key="any", max_retries=0, timeout=5) as found:
         yield found
-
-
-def booked(simulator, count, *, within=5.0):
-    """Waits until the server's loop has booked this many requests (a client sees its reply a moment earlier)."""
-    end = time.monotonic() + within
-    while simulator.audit.requests < count and time.monotonic() < end:
-        threading.Event().wait(0.005)
-    assert simulator.audit.requests == count
 
 
 def posted(url, document, *, until_close):

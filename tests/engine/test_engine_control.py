@@ -220,7 +220,7 @@ def test_rows_without_a_bound_that_wait_when_a_budget_comes_are_not_sent(world):
     summary, _ = steer(w, (2.5, setting("budget.usd=1")))
     assert len(script.arrivals) == 3 + 2
     assert (summary.rows.ok, dict(summary.errors)) == (5, {"bad_row": 3})
-    assert "can't be sent under a USD cap" in w.results()[7]["error"]["message"]
+    assert "can't be sent under a budget" in w.results()[7]["error"]["message"]
 
 
 def test_more_failures_may_be_allowed(world):
@@ -240,7 +240,10 @@ def test_more_failures_may_be_allowed(world):
         (["models.n.limits.rpm=5"], "models.n.limits.rpm: the spec has no model 'n'; there are: m"),
         (["limit_groups.x.rpm=5"], "the spec has no limit group 'x'; there are none"),
         (["models.m.limits.rpm=0"], "a limit of 0 would never send anything"),
-        (["models.m.limits.itpm=5"], "not supported by this version yet"),
+        (
+            ["budget.usd_per_day=5"],
+            "this run began without such a budget and hasn't counted for it; stop it, then run it with --set budget.usd_per_day=",
+        ),
         (["prompt=x"], "prompt can't be changed while the job runs; stop it, then run it with --set prompt=x"),
         (["models.m.limits={rpm: 5}"], "models.m.limits can't be changed"),
         (["retry.max_attempts=3"], "retry.max_attempts can't be changed"),
@@ -333,7 +336,7 @@ def test_settled_money_can_be_spent(world):
     assert w.progress[-1].spent_pico == pytest.approx(30 * 3e6 + 10**7)
     assert w.progress[-1].reserved_pico == 0
     # What is in flight (the eleventh) is not settled; the rows' own costs hold the settled sum.
-    assert w.sql("SELECT sum(cost_pico) FROM answers") == w.sql("SELECT sum(cost_pico) FROM attempt_log")
+    assert w.sql("SELECT sum(cost_pico) FROM outcomes") == w.sql("SELECT sum(cost_pico) FROM attempt_log")
     assert json.loads(json.dumps(answers[0])) == answers[0]
 
 

@@ -89,7 +89,7 @@ def test_results_after_many_deaths_equal_those_of_one_life(tmp_path, seed):
         if not w.play(lambda ends=ends, at=at, commits=commits: ends.at(at) if seed % 2 else ends.after_commits(commits)):
             break
         w.folder = tmp_path / str(life)
-        deaths.append(({record.request_id for record in w.records()}, {key for (key,) in w.sql("SELECT row_key FROM answers")}))
+        deaths.append(({record.request_id for record in w.records()}, {key for (key,) in w.sql("SELECT row_key FROM outcomes")}))
     assert len(deaths) >= 5
 
     whole = World(tmp_path / "calm", LISTED, **{**KEYS, "input": str(tmp_path / "0" / "in.jsonl")})

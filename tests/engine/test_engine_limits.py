@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from world import Scripted, bad, good, rows
 
+from batchllm.simulator.bucket import Buckets
+
 
 def test_an_rpm_bound_job_takes_exactly_as_long_as_its_limit_says(world):
     # Half a second of burst (5 of 10 a second) at once, the other 595 every 100 ms, the last answer 300 ms later.
@@ -139,8 +141,51 @@ def test_a_limit_that_someone_else_drained_is_not_hammered(world):
     """Where refused requests use the limit up as well, asking at the full rate from an empty bucket would be refused for ever."""
     sim = {"rpm": 480, "burst_seconds": 1, "refusals_count": True, "latency_ms": 5.0}
     w = world(100, sims={"m": sim}, models={"m": {"limits": {"rpm": 480, "burst_seconds": 1}}})
-    w.sims["m"]._bucket("m", 0.0).requests[0].level = 0.0
+    simulator = w.sims["m"]
+    simulator._buckets["m"] = Buckets(simulator.settings, now=0.0)
+    simulator._buckets["m"].requests[0].level = 0.0
     summary = w.run()
     assert summary.exit_code == 0
     assert summary.refusals <= 10
     assert summary.seconds < 16  # 100 requests at 8 a second are 12.5 s
+
+
+@pytest.mark.parametrize("known", ["declared", "header"])
+def test_a_request_larger_than_the_whole_limit_fails_its_row_and_not_the_night(world, known):
+    """Anthropic's refusal of it looks like any other, and the row would be refused for ever."""
+    headers = (
+        {"x_ratelimit_limit_tokens": "100", "x_ratelimit_remaining_tokens": "50", "x_ratelimit_reset_tokens": "30s"} if known == "header" else {}
+    )
+
+    def answer(nth, text, now):
+        return (0.1, bad(429, "rate_limit_error", retry_after="1", **headers) if "long" in text else good())
+
+    script = Scripted(answer)
+    limits = {} if known == "header" else {"limits": {"tpm": 100}}
+    w = world([*rows(3), {"custom_id": "big", "text": "long words " * 200}], scripts={"m": script}, models={"m": limits}, deadline="10m")
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok, summary.errors) == (1, 3, {"rate_limited": 1})
+    assert "larger than the whole limit" in w.results()[3]["error"]["message"]
+
+
+def test_traffic_that_rises_too_fast_is_cut_at_once_and_grows_back_slowly(world):
+    """`slow_down` comes within the limits: 30 % less at least, then 50 % more in 15 minutes at most (protocols F)."""
+    refused = []
+
+    def answer(nth, text, now):
+        if now > 60 and not refused:
+            refused.append(now)
+            return (0.1, bad(429, "slow_down"))
+        return (0.1, good())
+
+    script = Scripted(answer)
+    w = world(6000, scripts={"m": script}, models={"m": {"limits": {"rpm": 600}}})
+    assert w.run().exit_code == 0
+
+    def per_minute(minute):
+        return sum(minute * 60 <= at < minute * 60 + 60 for at in script.times)
+
+    assert per_minute(0) > 590
+    assert per_minute(2) <= 0.7 * 600 * 1.05
+    assert all(per_minute(minute + 1) <= per_minute(minute) * 1.06 for minute in range(2, 8))
+    assert per_minute(9) > per_minute(2) * 1.1

@@ -7,8 +7,10 @@ from world import PRICE, Scripted, bad, good, rows
 
 from batchllm.admit import Purse
 from batchllm.core.errors import SpecError
+from batchllm.core.money import text_usd
 from batchllm.core.nouns import Fault, Kind
 from batchllm.engine import RunOptions
+from batchllm.engine.lane import Lane
 
 
 @pytest.fixture
@@ -191,3 +193,127 @@ def test_a_run_that_commits_nothing_leaves_the_results_alone(world):
     w = world(3, budget={"usd": 0})
     assert (w.run().exit_code, (w.folder / "t.results.jsonl").exists()) == (3, False)
     assert (w.run(budget={"usd": 1}).exit_code, len(w.results())) == (0, 3)
+
+
+# Near the cap, and beyond one row's reach.
+
+
+@pytest.mark.parametrize("concurrency", [1, 64])
+@pytest.mark.parametrize("faults", [0.0, 0.2])
+def test_the_cap_is_used_but_for_what_is_pinned(world, watched, concurrency, faults):
+    """Rows are small against the cap: what is neither spent nor possibly billed is less than a twentieth of it."""
+    w = world(
+        2000,
+        sims={"m": {"faults": faults, "fault_kinds": ("stall", "500", "reset")}},
+        concurrency=concurrency,
+        budget={"usd": 0.02},
+        retry={"timeout_seconds": 5},
+    )
+    summary = w.run()
+    assert (summary.exit_code, summary.stopped_by) == (3, "budget")
+    ((spent, pinned),) = w.sql("SELECT sum(cost_pico), coalesce(sum(CASE WHEN billed = 'maybe' THEN reserved_pico END), 0) FROM attempt_log")
+    assert spent >= 0.95 * (2 * 10**10 - pinned)
+    assert spent + pinned <= 2 * 10**10
+    message = summary.message or ""
+    assert (f"{text_usd(pinned)} is held" in message, "batchllm settle" in message) == (bool(pinned), bool(pinned))
+
+
+def test_a_row_that_costs_more_than_the_whole_cap_stops_nobody_else(world, watched):
+    listed = [{"custom_id": f"r{i}", "text": "word " * (5000 if i in {3, 30} else 5)} for i in range(60)]
+    w = world(listed, concurrency=4, budget={"usd": 0.005})
+    summary = w.run()
+    assert (summary.exit_code, summary.stopped_by, summary.rows.ok, summary.rows.pending) == (3, "budget", 58, 2)
+    message = summary.message or ""
+    assert "row 3 (which may cost $0.0" in message
+    assert "and 1 more had no room in it and stay pending" in message
+    done = w.run(budget={"usd": 1})
+    assert (done.exit_code, done.rows.ok, done.attempts) == (0, 60, 60)
+
+
+def test_smaller_rows_use_what_a_larger_one_leaves(world, watched):
+    """The first row wants more than half of the cap, twice: the second time it makes way for those that fit."""
+    listed = [{"custom_id": f"r{i}", "text": "word " * (600 if i < 2 else 5)} for i in range(30)]
+    w = world(listed, concurrency=1, budget={"usd": 0.0011})
+    summary = w.run()
+    assert summary.exit_code == 3
+    assert 8 <= summary.rows.ok < 30
+    assert "row 1 (which" in (summary.message or "")
+
+
+def test_a_long_input_is_not_read_to_its_end_for_rows_that_are_all_too_dear(world):
+    w = world(rows(3000), budget={"usd": 0.00000001})
+    summary = w.run()
+    assert (summary.exit_code, summary.attempts) == (3, 0)
+    assert w.sql("SELECT count(*) < 3000 FROM rows") == [(1,)]
+
+
+def test_an_answer_at_an_unknown_price_keeps_its_reservation(world, monkeypatch):
+    """The provider bills another service tier than was asked for, and nobody knows its price: it is no zero, and no free money."""
+    real = Lane.prices_of_answer
+    monkeypatch.setattr(Lane, "prices_of_answer", lambda self, answered, utc, tier: None if tier == "flash" else real(self, answered, utc, tier))
+    w = world(20, scripts={"m": Scripted(lambda nth, text, now: (0.1, good(service_tier="flash")))}, budget={"usd": 0.0003}, concurrency=1)
+    summary = w.run()
+    assert (summary.exit_code, summary.cost_usd) == (3, None)
+    ((count, pinned),) = w.sql("SELECT count(*), sum(reserved_pico) FROM attempt_log WHERE billed = 'maybe' AND input_tokens = 10")
+    assert count == summary.attempts < 20
+    assert pinned <= 3 * 10**8
+
+
+# Reserving what was learnt.
+
+
+def test_learned_reserves_use_more_of_the_cap_at_once_and_book_the_truth(world):
+    """Answers of 5 tokens under a cap of 2,000: by the worst case 2 fit the budget at once, by experience all that may be in flight."""
+    keys = {"request": {"max_tokens": 2000}, "budget": {"usd": 0.01, "reserve": "learned"}, "concurrency": 50}
+    w = world(450, scripts={"m": (script := Scripted(lambda nth, text, now: (1.0, good())))}, **keys)
+    learned = w.run()
+    assert (learned.exit_code, learned.rows.ok) == (0, 450)
+    assert script.most_in_flight > 20
+    assert any("overshot by at most $0.20" in note.text for note in w.notes)  # 50 requests of 2,000 tokens at 2 USD a million
+    assert w.sql("SELECT min(reserved_pico) >= 4000000000 FROM attempt_log") == [(1,)]  # the store keeps the worst
+
+
+def test_a_learned_guess_that_was_wrong_is_booked_and_stops(world):
+    usage = [(10, 5)] * 150 + [(10, 1900)] * 100
+    script = Scripted(lambda nth, text, now: (1.0, good(usage=usage[nth])))
+    w = world(250, scripts={"m": script}, request={"max_tokens": 2000}, budget={"usd": 0.02, "reserve": "learned"}, concurrency=10)
+    summary = w.run()
+    assert (summary.exit_code, summary.stopped_by) == (3, "budget")
+    assert "reserve: learned" in (summary.message or "")
+    overshoot = (summary.cost_usd or 0) - 0.02
+    assert 0 < overshoot <= 10 * 2000 * 2e-6
+    assert w.run(budget={"usd": 0.02}).attempts == summary.attempts
+
+
+# Alerts and where the money went.
+
+
+def test_alerts_of_every_budget_and_of_each_new_day(world):
+    script = Scripted(lambda nth, text, now: (0.1, good()))
+    budget = {"usd": 0.01, "usd_per_day": 0.001, "alerts": [0.5], "when_used_up": "wait"}
+    w = world(90, scripts={"m": script}, models={"m": {"limits": {"concurrency": 1}}}, budget=budget)
+    w.elapsed = 86_400.0 - 20
+    assert w.run().exit_code == 0
+    said = [note.text for note in w.notes if "50%" in note.text]
+    assert [text.split(" is ")[0] for text in said] == ["50% of the budget of $0.00100 a day"] * 2
+
+
+def test_spend_by_kind_day_and_route(world):
+    listed = [{"custom_id": f"r{i}", "text": f"{'[[sim:finish_error*1]] ' if i == 1 else ''}row {i}", "which": "ab"[i % 2]} for i in range(8)]
+    w = world(listed, routes=[{"when": "which == 'a'", "use": "m"}, {"use": "m"}])
+    assert w.run().exit_code == 0
+    assert w.sql("SELECT kind, attempts, cost_usd > 0, reserved_usd FROM spend_by_kind") == [("first", 8, 1, None), ("retry", 1, 1, None)]
+    assert w.sql("SELECT route, attempts FROM spend_by_route") == [(0, 4), (1, 5)]
+    ((day, attempts),) = w.sql("SELECT day, attempts FROM spend_by_day")
+    assert (day, attempts) == ("2026-11-21", 9)
+    assert w.sql("SELECT abs(sum(k.cost_usd) - (SELECT cost_usd FROM spend_by_model)) < 1e-12 FROM spend_by_kind k") == [(1,)]
+
+
+def test_views_show_null_where_costs_are_unknown(world):
+    model = {"provider": "openai-compatible", "model": "my-own", "base_url": "http://localhost/v1", "api_key_env": "none", "price": None}
+    script = Scripted(lambda nth, text, now: (0.1, bad(429) if nth == 0 else good()))
+    w = world(3, models={"m": model}, scripts={"m": script}, concurrency=1)
+    assert w.run().exit_code == 0
+    for view in ("spend_by_model", "spend_by_day", "spend_by_route"):
+        assert w.sql(f"SELECT sum(attempts), max(cost_usd), sum(unpriced) FROM {view}") == [(4, None, 3)]
+    assert w.sql("SELECT cost_usd FROM summary") == [(None,)]

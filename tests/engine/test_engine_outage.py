@@ -82,6 +82,16 @@ def test_rows_that_hang_or_break_by_themselves_fail_and_the_run_ends(world, kind
     assert summary.seconds < 600
 
 
+def test_a_row_that_hangs_is_not_the_only_probe(world):
+    """It has the first place at the door when others' refusals say that the endpoint is down; by itself it would keep it down for ever."""
+    hangs = Fault(kind=Kind.TIMEOUT, message="silence", billed="maybe")
+    script = Scripted(lambda nth, text, now: (5.0, hangs) if "row 0 " in text else (0.01, bad(503)) if now < 1 else (0.1, good()))
+    w = world([{"text": f"row {i} ."} for i in range(30)], scripts={"m": script}, concurrency=4)
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok, summary.rows.failed) == (1, 29, 1)
+    assert summary.seconds < 60
+
+
 def test_on_outage_fallback_moves_the_rows(world):
     w = world(40, sims={"a": {"outages": ((0.0, 1e9),)}, "b": {}}, concurrency=8, routes=[{"use": ["a", "b"]}], retry={"on_outage": "fallback"})
     summary = w.run()

@@ -32,7 +32,7 @@ def test_a_model_that_never_answered_stops_the_run_at_once(world, reply, mend, c
     assert len(scripts["m"].arrivals) == 16  # what was in flight when the first word came
     assert (summary.rows.ok, summary.rows.failed, summary.rows.total) == (0, 0, None)
     assert w.sql("SELECT count(*), sum(counted), sum(billed = 'maybe') FROM attempt_log") == [(16, 0, 0)]
-    assert w.sql("SELECT count(*) FROM answers") == [(0,)]
+    assert w.sql("SELECT count(*) FROM outcomes") == [(0,)]
 
 
 @pytest.mark.parametrize(("reply", "mend"), FOR_GOOD, ids=_IDS)
@@ -69,7 +69,7 @@ def test_twenty_equal_failures_at_the_start_stop_the_run_and_stay_pending(world)
     assert (summary.exit_code, summary.stopped_by, summary.rows.failed) == (4, "provider", 0)
     assert "no such parameter" in (summary.message or "")
     assert len(w.scripts["m"].arrivals) <= 24
-    assert w.sql("SELECT count(*) FROM answers") == [(0,)]
+    assert w.sql("SELECT count(*) FROM outcomes") == [(0,)]
     assert w.sql("SELECT count(*) FROM rows WHERE state != 0") == [(0,)]
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from batchllm.core.events import Note, Progress, RowsCompared
 from batchllm.core.nouns import Fault, Kind, Usage
+from batchllm.core.tools import Toolkit
 from batchllm.core.virtual import VirtualClock, run_virtual
-from batchllm.core.wire import HttpCall, HttpReply
+from batchllm.core.wire import HttpCall, HttpReply, StreamReader
 from batchllm.cost import from_spec
 from batchllm.engine import Deps, RunOptions, Summary, run_job
 from batchllm.simulator import Settings, SimulatedTransport, Simulator
@@ -115,6 +116,11 @@ class _Wire:
             await asyncio.sleep(1e6)
         return await self._transport.send(call, timeout_seconds=timeout_seconds)
 
+    async def stream(self, call: HttpCall, reader: StreamReader, *, timeout_seconds: float, stall_seconds: float) -> HttpReply | Fault:
+        if self._world.dead:
+            await asyncio.sleep(1e6)
+        return await self._transport.stream(call, reader, timeout_seconds=timeout_seconds, stall_seconds=stall_seconds)
+
     async def close(self) -> None:
         await self._transport.close()
 
@@ -131,9 +137,12 @@ class World:
         scripts: dict[str, Scripted] | None = None,
         models: dict[str, dict[str, Any]] | None = None,
         seed: int = 1,
+        toolkit: Toolkit | None = None,
         **keys: Any,
     ) -> None:
         self.folder = folder
+        self.toolkit = toolkit
+        """Functions that models may call; `request.tools` declares them."""
         self.rng = random.Random(seed)
         self.elapsed = 0.0
         names = list(dict.fromkeys([*(models or {}), *(sims or {}), *(scripts or {})])) or ["m"]
@@ -194,7 +203,7 @@ class World:
             on_result=on_result,
             on_start=on_start,
         )
-        return await run_job(build({**self.keys, **keys}, folder=self.folder), deps, options or RunOptions())
+        return await run_job(build({**self.keys, **keys}, folder=self.folder, toolkit=self.toolkit), deps, options or RunOptions())
 
     def _hear(self, event: object) -> None:
         for kind, heard in ((Note, self.notes), (RowsCompared, self.compared), (Progress, self.progress)):

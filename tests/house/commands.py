@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 
+import click
+
 from batchllm.cli import cli
 
 
@@ -32,4 +34,8 @@ def parse(words: list[str]) -> None:
     with cli.make_context("batchllm", words[1:]) as context:
         name, command, rest = cli.resolve_command(context, [*context._protected_args, *context.args])
         assert command is not None
-        command.make_context(name, rest, parent=context)
+        inner = command.make_context(name, rest, parent=context)
+        while isinstance(command, click.Group):
+            name, command, rest = command.resolve_command(inner, [*inner._protected_args, *inner.args])
+            assert command is not None
+            inner = command.make_context(name, rest, parent=inner)

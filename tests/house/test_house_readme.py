@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from blocks import blocks_of, tour
 from commands import commands_in, parse
 
 from batchllm.cli import COMMANDS
@@ -17,9 +15,8 @@ from batchllm.spec.unsupported import REFUSED, Refused
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"^(?:<!-- (\w+) -->\n)?```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = [(match[1], match[2], match[3]) for match in BLOCK.finditer(README)]
-NAMED = [words for _, language, text in BLOCKS if language == "bash" for words in commands_in(text)]
+BLOCKS = blocks_of(README)
+NAMED = [words for block in BLOCKS if block.language == "bash" for words in commands_in(block.text)]
 
 
 def section(title: str) -> str:
@@ -43,7 +40,7 @@ def test_prose_names_only_commands_that_exist() -> None:
 
 
 def test_the_two_lines_are_one_command_each() -> None:
-    marked = [(marker, text) for marker, _, text in BLOCKS if marker in {"run", "test"}]
+    marked = [(block.marker, block.text) for block in BLOCKS if block.marker in {"run", "test"}]
     assert [marker for marker, _ in marked] == ["run", "test"]
     for _, text in marked:
         assert text.count("\n") == 1
@@ -59,36 +56,13 @@ def test_ci_takes_the_lines_from_here() -> None:
 
 
 def test_the_tour_runs_from_top_to_bottom(tmp_path: Path) -> None:
-    if shutil.which("bash") is None:
-        pytest.skip("bash is not installed")
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "batchllm").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m batchllm "$@"\n')
-    (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    for program in programs.iterdir():
-        program.chmod(0o755)
-    script = []
-    for marker, language, text in BLOCKS:
-        if marker == "tour":
-            script.append(text if language == "bash" else f"python - <<'PYTHON'\n{text}PYTHON\n")
-    environment = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
-    environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", "\n".join(script)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    done = tour(BLOCKS, tmp_path)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert "Traceback" not in said
     assert "exit code 1" in said
     assert "3 answers for" in said
-    lines = (tmp_path / "tour" / "labels.csv").read_text(encoding="utf-8").splitlines()
+    lines = (tmp_path / "reader" / "tour" / "labels.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[0] for line in lines] == ["custom_id", "r1", "r2", "r3", "r4"]
 
 

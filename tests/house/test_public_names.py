@@ -11,8 +11,8 @@ import pytest
 import batchllm
 
 NAMES = [
-    "BatchLLMError", "Job", "JobSpec", "Result", "Results", "Session", "SpecError", "Stopped", "StoreError", "Summary", "__version__",
-    "load", "map", "open", "results", "run", "run_async", "stream",
+    "BatchLLMError", "Job", "JobSpec", "Result", "Results", "Session", "SpecError", "Stopped", "StoreError", "Summary", "Tools", "__version__",
+    "load", "map", "map_frame", "open", "results", "run", "run_async", "stream",
 ]  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def test_each_name_is_there_and_documented(name):
         ("run_async", ["job", "rows", "flags"]),
         ("open", ["job", "rows", "flags"]),
         ("stream", ["rows", "job", "new_only", "flags"]),
-        ("map", ["items", "model", "prompt", "schema", "budget_usd", "store", "request", "limits", "concurrency"]),
+        ("map", ["items", "model", "prompt", "schema", "budget_usd", "store", "request", "limits", "concurrency", "tools"]),
         ("results", ["job"]),
     ],
 )

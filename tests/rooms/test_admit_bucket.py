@@ -115,7 +115,7 @@ class TestGroup:
             group.refused(sent_at=float(now), now=float(now))
         assert group.slots == 1
         for _ in range(200):
-            group.went_well()
+            group.went_well(0.0)
         assert (group.slots, group.refusals) == (8.0, 0)
 
     @pytest.mark.parametrize("slots", [8.0, math.inf])

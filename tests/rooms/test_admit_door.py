@@ -226,7 +226,7 @@ async def test_money_in_flight_is_waited_for(door):
 async def test_broke_only_when_nothing_can_come_back(door):
     purse = Purse(cap_pico=100, spent_pico=0, pinned_pico=0)
     queue = door.queue(door.group(), purse=purse)
-    door.goes("first", queue, pico=60, hold=1.0, cost=None, maybe=True)
+    door.goes("first", queue, pico=98, hold=1.0, cost=None, maybe=True)
     last = door.goes("last", queue, pico=60)
     await asyncio.sleep(0.9)
     assert door.broke == []

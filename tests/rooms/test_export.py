@@ -210,5 +210,5 @@ def test_what_can_not_be_written_says_why(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"answers are safe in the store"):
         write_results([OK], tmp_path / "file" / "r.jsonl")
-    with pytest.raises(SpecError, match=r"\.parquet"):
-        format_of(tmp_path / "r.parquet")
+    with pytest.raises(SpecError, match=r"\.xlsx"):
+        format_of(tmp_path / "r.xlsx")

@@ -100,7 +100,7 @@ def test_the_summary_says_what_came_out_and_what_to_do():
         "  rows     998 ok, 2 failed of 1,000",
         "  errors   timeout 2",
         "  spent    $2.41 simulated (at most $2.45)",
-        "  tokens   12,345 in (100 cached), 678 out (5 reasoning)",
+        "  tokens   12,345 in (100 cached, 1%), 678 out (5 reasoning)",
         "  sent     1,010 requests (8 retries, 2 refusals)",
         "  results  /data/reviews.results.jsonl",
         "  store    /data/reviews.db",

@@ -26,8 +26,8 @@ ROW: dict[str, Any] = {
 
 
 def matches(when: str, row: dict[str, Any] | None = None, tokens: int = 100) -> bool | RowError:
-    chosen = Router([(when, ("yes",)), (None, ("no",))]).choose(ROW if row is None else row, tokens)
-    return chosen if isinstance(chosen, RowError) else chosen == ("yes",)
+    chosen = Router([(when, ("yes",)), (None, ("no",))]).choose(ROW if row is None else row, tokens, "k")
+    return chosen if isinstance(chosen, RowError) else chosen.chain == ("yes",)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_all_bad_rules_are_told_at_once() -> None:
 
 def test_the_first_match_wins_and_no_match_is_data() -> None:
     router = Router([("score > 10", ("a",)), ("score > 3", ("b", "c")), ("score > 1", ("d",))])
-    assert router.choose(ROW, 0) == ("b", "c")
-    error = router.choose({"score": 0}, 0)
+    assert router.choose(ROW, 0, "k") == (("b", "c"), ("b", "c"), 1)
+    error = router.choose({"score": 0}, 0, "k")
     assert isinstance(error, RowError)
     assert error.code is Code.NO_ROUTE
 

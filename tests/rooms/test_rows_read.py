@@ -63,7 +63,7 @@ def test_globs_are_sorted_patterns_keep_their_order_and_a_file_is_read_once(make
         ("*.nothing", "no file matches"),
         ("folder.jsonl", "is a folder"),
         ("empty.jsonl", "is empty"),
-        ("data.parquet", "not supported by this version"),
+        ("data.parquet.gz", "compressed inside"),
         ("data.json", "one object per line"),
         ("data.txt", "extension .txt"),
         ("data", "extension (none)"),
@@ -74,7 +74,7 @@ def test_a_name_that_is_no_input_is_told(make: Make, tmp_path: Path, name: str, 
     (tmp_path / "folder.jsonl").mkdir()
     os.mkfifo(tmp_path / "pipe.jsonl")
     make("empty.jsonl", "")
-    for other in ("data.parquet", "data.json", "data.txt", "data"):
+    for other in ("data.parquet.gz", "data.json", "data.txt", "data"):
         make(other, "x")
     with pytest.raises(SpecError, match="doesn't exist") as caught:
         resolve([f"{tmp_path}/{name}", f"{tmp_path}/other.jsonl"])

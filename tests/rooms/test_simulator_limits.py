@@ -9,7 +9,7 @@ from batchllm.core.errors import SpecError
 from batchllm.core.virtual import VirtualClock, run_virtual
 from batchllm.core.wire import HttpCall, HttpReply
 from batchllm.simulator import Settings, SimulatedTransport, Simulator
-from batchllm.simulator.bucket import Buckets
+from batchllm.simulator.bucket import Buckets, Charge
 from batchllm.simulator.openai_errors import go_duration
 
 
@@ -82,12 +82,12 @@ def test_tokens_charged_as_they_are_used():
 
 def test_larger_than_the_bucket_passes_when_it_is_full_and_leaves_debt():
     buckets = Buckets(Settings(tpm=6000, burst_seconds=1), now=0.0)  # 100 tokens, 100 a second
-    assert buckets.admit(10, 0.0) is None
-    refusal = buckets.admit(1000, 0.0)
+    assert buckets.admit(Charge(10), 0.0) is None
+    refusal = buckets.admit(Charge(1000), 0.0)
     assert refusal.wait_seconds == pytest.approx(0.1)
-    assert buckets.admit(1000, 0.1) is None
+    assert buckets.admit(Charge(1000), 0.1) is None
     assert buckets.tokens[0].level == pytest.approx(-900)
-    assert buckets.admit(1, 0.1).wait_seconds == pytest.approx(9.01)
+    assert buckets.admit(Charge(1), 0.1).wait_seconds == pytest.approx(9.01)
 
 
 def test_larger_than_the_limit_never_passes():
@@ -102,8 +102,8 @@ def test_larger_than_the_limit_never_passes():
 
 def test_all_or_nothing():
     buckets = Buckets(Settings(rpm=60, tpm=600), now=0.0)
-    assert buckets.admit(590, 0.0) is None
-    assert buckets.admit(20, 0.0).dimension == "tokens"
+    assert buckets.admit(Charge(590), 0.0) is None
+    assert buckets.admit(Charge(20), 0.0).dimension == "tokens"
     assert buckets.requests[0].level == 59
 
 
@@ -182,3 +182,75 @@ def test_settings_that_make_no_sense(wrong, words):
     with pytest.raises(SpecError) as caught:
         Settings(**wrong)
     assert words in str(caught.value)
+
+
+# Every dimension, and whose accounting
+
+
+def levels(simulator, name="sim-small"):
+    buckets = simulator._buckets[name]
+    return [bucket.level for bucket in (*buckets.tokens, *buckets.input_tokens, *buckets.output_tokens)]
+
+
+@pytest.mark.parametrize(
+    ("accounting", "name", "start"),
+    [
+        ("openai", "sim-small", (507, 7, 0)),
+        ("wire", "sim-small", (507, 7, 0)),
+        ("anthropic", "anthropic:sim-small", (7, 7, 0)),
+        ("gemini", "gemini:sim-small", (7, 7, 0)),
+    ],
+)
+def test_what_is_charged_at_the_start_and_at_the_end(accounting, name, start):
+    simulator = Simulator(Settings(tpm=10_000, itpm=10_000, otpm=10_000, accounting=accounting))
+    held = simulator.receive(call("", max_tokens=500), now=0.0, utc=0.0)
+    assert levels(simulator, name) == [10_000 - charged for charged in start]
+    simulator.finish(held, now=0.0, utc=0.0, delivered=True)
+    output = held.ticket.usage.output_tokens
+    assert output > 0
+    assert levels(simulator, name) == [10_000 - 7 - (0 if accounting == "gemini" else output), 10_000 - 7, 10_000 - output]
+
+
+@pytest.mark.parametrize("accounting", ["openai", "anthropic", "gemini"])
+def test_what_was_not_executed_counts_towards_no_token_limit(accounting):
+    simulator = Simulator(Settings(tpm=1000, itpm=1000, otpm=1000, rpd=10, tpd=1000, accounting=accounting))
+    assert once(simulator, call("[[sim:408]]"), 0.0).status == 408
+    (buckets,) = simulator._buckets.values()
+    assert [bucket.level for bucket in (*buckets.tokens, *buckets.input_tokens, *buckets.output_tokens, *buckets.tokens_day)] == [1000] * 4
+    assert buckets.requests_day[0].level == 9
+
+
+def test_requests_of_the_day_come_back_one_by_one():
+    simulator = Simulator(Settings(rpd=24))
+    statuses = [once(simulator, call(str(n)), 0.0).status for n in range(24)]
+    assert statuses == [200] * 24
+    refused = once(simulator, call("x"), 0.0)
+    assert "on requests per day (RPD): Limit 24, Used 24, Requested 1. Please try again in 1h0m0s." in error(refused)["message"]
+    assert refused.headers["retry-after"] == "3600"
+    assert refused.headers["x-ratelimit-limit-requests"] == "24"
+    assert refused.headers["x-ratelimit-reset-requests"] == "24h0m0s"
+    assert once(simulator, call("x"), 3599.0).status == 429
+    assert once(simulator, call("x"), 3600.0).status == 200
+
+
+def test_tokens_of_the_day():
+    simulator = Simulator(Settings(tpd=1000))
+    assert once(simulator, call("", max_tokens=990), 0.0).status == 200
+    assert "tokens per day (TPD): Limit 1000" in error(once(simulator, call("", max_tokens=990), 0.0))["message"]
+    assert "Request too large" in error(once(simulator, call("", max_tokens=1000), 0.0))["message"]
+
+
+def test_output_in_debt_keeps_others_out_until_it_is_paid_back():
+    simulator = Simulator(Settings(otpm=60, accounting="anthropic"))
+    held = simulator.receive(call("[[sim:usage_reasoning]]"), now=0.0, utc=0.0)
+    assert simulator.receive(call("y"), now=0.0, utc=0.0).status == 200  # nothing is produced yet
+    simulator.finish(held, now=0.0, utc=0.0, delivered=True)
+    debt = held.ticket.usage.output_tokens - 60
+    assert once(simulator, call("x"), debt - 0.1).status == 429
+    assert once(simulator, call("x"), debt + 0.1).status == 200
+
+
+@pytest.mark.parametrize("name", ["itpm", "otpm", "rpd", "tpd"])
+def test_every_limit_is_above_0(name):
+    with pytest.raises(SpecError, match=f"simulator.{name}: must be above 0"):
+        Settings(**{name: 0})

@@ -350,7 +350,7 @@ def test_every_key_is_described_and_closed() -> None:
         for key, value in part["properties"].items():
             # pydantic leaves out a description that only repeats the referred part's own.
             assert value.get("description") or "$ref" in json.dumps(value), (name, key)
-    assert "anthropic" in schema["$defs"]["ModelSpec"]["properties"]["provider"]["description"]
+    assert "only" in schema["$defs"]["ModelSpec"]["properties"]["batch"]["description"]
 
 
 def test_schema_command(tmp_path: Path) -> None:

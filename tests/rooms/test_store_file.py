@@ -13,7 +13,7 @@ from contextlib import closing
 import pytest
 
 from batchllm.core.errors import StoreError
-from batchllm.store import Deployment, Store, is_locked
+from batchllm.store import Deployment, Store, is_locked, schema
 from batchllm.store.read import StoreReader, paused_since
 
 
@@ -217,5 +217,5 @@ def test_a_store_of_an_older_version_gets_what_is_new(path):
         assert paused_since(reader.connection, 1) is None
     with closing(opened(path)) as store:
         assert store.connection.execute("SELECT count(*) FROM changes").fetchone() == (0,)
-        assert store.connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert store.connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
         assert store.pins() == []

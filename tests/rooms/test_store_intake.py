@@ -144,12 +144,12 @@ class TestHistory:
     def test_reopen_forgets_failures_and_moves_the_answer_to_history(self, store, reason, changed, cost):
         self.attempt(store, 1, 1, "rejected", cost=5)
         store.execute(
-            "INSERT INTO answers (row_key, status, attempts, run, finished_at, error_code, fingerprint, deployment, cost_pico) VALUES (1, 'failed', 1, 1, 9, 'rejected', 'v1:x', 1, 5)"
+            "INSERT INTO outcomes (row_key, status, attempts, run, finished_at, error_code, fingerprint, deployment, cost_pico) VALUES (1, 'failed', 1, 1, 9, 'rejected', 'v1:x', 1, 5)"
         )
         store.execute("UPDATE rows SET state = ? WHERE row_key = 1", (FAILED,))
         reopen(store, [1], reason=reason, now_utc=77.0, changed=changed, pin="b")
         assert store.execute("SELECT state, pin FROM rows WHERE row_key = 1").fetchone() == (PENDING, "b")
-        assert store.execute("SELECT count(*) FROM answers").fetchone() == (0,)
+        assert store.execute("SELECT count(*) FROM outcomes").fetchone() == (0,)
         columns = "replaced_at, reason, row_key, custom_id, status, model, error_code, fingerprint, attempts, cost_pico"
         assert store.execute(f"SELECT {columns} FROM history").fetchone() == (77.0, reason, 1, "a", "failed", "m", "rejected", "v1:x", 1, 5)
         (history,) = load_histories(store, [1]).values()

@@ -19,7 +19,7 @@ def start(number: int, reserved: int = 10) -> AttemptStart:
 
 
 def end(number: int, cost: int = 3) -> AttemptEnd:
-    return AttemptEnd(2.0, 200, "ok", 0, 0, "yes", cost, None, 1, 1, 0, 0, 0, None, None, number)
+    return AttemptEnd(2.0, 200, "ok", 0, 0, "yes", cost, None, 1, 1, 0, 0, 0, None, None, None, number)
 
 
 def answer(key: int, **more) -> Answer:
@@ -138,7 +138,7 @@ def test_groups_of_any_size_are_written_whole(tmp_path, count):
             desk.writer.answer(answer(number, status="ok" if number % 2 else "failed", output=str(number)), note(number))
         await desk.writer.close()
         assert desk.seen("SELECT count(*), sum(cost_pico) FROM attempt_log WHERE outcome = 'ok'") == [(count, count * (count + 1) // 2)]
-        assert desk.seen("SELECT count(*), sum(CAST(output AS INTEGER)) FROM answers") == [(count, count * (count + 1) // 2)]
+        assert desk.seen("SELECT count(*), sum(CAST(output AS INTEGER)) FROM outcomes") == [(count, count * (count + 1) // 2)]
         assert dict(desk.seen("SELECT row_key, state FROM rows WHERE state != 0")) == {key: 1 if key % 2 else 2 for key in range(1, count + 1)}
         assert sorted(desk.committed) == list(range(1, count + 1))
 
@@ -170,11 +170,11 @@ def test_after_a_failed_commit_journals_fail_and_paid_answers_are_kept(tmp_path)
 
 def test_nothing_is_said_to_be_written_when_it_is_not(tmp_path):
     async def main(desk):
-        desk.break_commits("answers")
+        desk.break_commits("outcomes")
         desk.writer.answer(answer(1), note(1))
         with pytest.raises(StoreError, match="everything committed so far is safe"):
             await desk.writer.close()
-        assert (desk.committed, desk.seen("SELECT count(*) FROM answers")) == ([], [(0,)])
+        assert (desk.committed, desk.seen("SELECT count(*) FROM outcomes")) == ([], [(0,)])
 
     at_desk(tmp_path, False, main)
 

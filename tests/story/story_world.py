@@ -78,7 +78,13 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "LC_ALL": "C.UTF-8"}
+        # The state is beside the folder: what a run leaves in it is looked at.
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "LC_ALL": "C.UTF-8",
+            "BATCHLLM_STATE": str(folder.with_name(f"{folder.name}.state")),
+        }
         self._started: list[subprocess.Popen[str]] = []
 
     python = sys.executable

@@ -662,7 +662,7 @@ def test_map_that_stops_early(tmp_path):
         ({"model": "gpt-6-luna"}, "openai:gpt-6-luna"),
         ({"model": 3}, "int"),
         ({"model": "opnai:gpt-6-luna"}, "opnai"),
-        ({"model": "simulated", "schema": {"type": "object"}}, "schema"),
+        ({"model": "simulated", "schema": {"type": "objekt"}}, "output.schema"),
         ({"model": "simulated", "request": {"temperature": "hot"}}, "temperature"),
         ({"model": "simulated", "prompt": "{{ txt }}"}, "txt"),
         ({"model": "simulated", "budget_usd": -1}, "budget.usd"),

@@ -61,7 +61,9 @@ class Attempts:
             return
         tokens = (10, 4, 0, 0, 0) if outcome == "ok" else (None,) * 5
         stored = Body(self.attempt_id, key, self.per_row[key], '{"model":"m-1"}', body) if body is not None else None
-        writer.end(AttemptEnd(1001.0, status, outcome, 0, 0, billed, cost, None, *tokens, f"req_{self.attempt_id}", None, self.attempt_id), stored)
+        writer.end(
+            AttemptEnd(1001.0, status, outcome, 0, 0, billed, cost, None, *tokens, f"req_{self.attempt_id}", None, None, self.attempt_id), stored
+        )
 
     def answer(self, key, *, output=None, cost=None, error=None, sent=True):
         code, message, status, provider_code, retryable = error or (None,) * 5
@@ -152,7 +154,13 @@ def lines(out: str) -> list[dict]:
 def test_status_json_has_exactly_the_fields_of_the_contract(job, call):
     code, out, err = call("status", "job.yaml", "--json")
     assert (code, err) == (0, "")
-    assert json.loads(out) == {
+    state = json.loads(out)
+    # Ours, besides the contract's.
+    assert (state.pop("budgets"), state.pop("provider_cost_usd"), sorted(state.pop("spend"))) == ([], None, ["by_day", "by_kind", "by_route"])
+    assert state.pop("shared") == 0
+    telemetry = state.pop("telemetry")
+    assert (telemetry["attempts_per_answer"], telemetry["busy_seconds"], telemetry["errors"]["rejected"]["attempts"]) == (3.0, 6.0, 2)
+    assert state == {
         "job": "job",
         "store": str(job),
         "results": str(job.with_name("job.results.jsonl")),
@@ -368,7 +376,7 @@ def test_export_openai(job, call):
         (("--to", "in.jsonl"), "the job's own store, spec or input"),
         (("--to", "job.db"), ".db"),
         (("--to", "job.db", "--format", "jsonl"), "the job's own"),
-        (("--to", "x.parquet"), ".parquet"),
+        (("--to", "x.xlsx"), ".xlsx"),
         (("--to", "."), "is a folder"),
         (("--include", "headers"), "request and response"),
         (("--format", "openai", "--with", "all"), "fixed form"),
@@ -383,7 +391,7 @@ def test_exports_that_are_refused(job, call, args, words):
 
 
 def test_a_closed_stdout_ends_an_export_quietly(job):
-    change_store(job, "UPDATE answers SET output = ?", ("x" * 300_000,))
+    change_store(job, "UPDATE outcomes SET output = ?", ("x" * 300_000,))
     line = f"{shlex.quote(sys.executable)} -m batchllm export job.yaml | head -c 10; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONWARNINGS": "error"})
     assert (done.stdout, done.stderr) == ('{"custom_i0\n', "")
@@ -514,7 +522,7 @@ def test_settle_books_the_sum_exactly(job, call, billed, costs, answers):
     settled = query(job, "SELECT cost_pico, billed FROM attempt_log WHERE settled = 1 ORDER BY attempt_id")
     assert settled == [(cost, "yes" if cost else "no") for cost in costs]
     assert query(job, "SELECT word, attempts, reserved_pico, billed_pico, simulated FROM settlements") == [(billed, 3, 1701, sum(costs), 0)]
-    assert dict(query(job, "SELECT row_key, cost_pico FROM answers WHERE row_key IN (2, 3)")) == answers
+    assert dict(query(job, "SELECT row_key, cost_pico FROM outcomes WHERE row_key IN (2, 3)")) == answers
     assert ("above the worst case" in err) == (sum(costs) > 1701)
     state = json.loads(call("status", "job.yaml", "--json")[1])
     assert (state["reserved_usd"], state["possibly_billed"]["attempts"]) == (0.0, 0)
@@ -557,7 +565,7 @@ def test_simulated_dollars_are_settled_apart(job, call):
 def test_a_superseded_attempt_does_not_cost_the_new_answer(job, call):
     change_store(job, "UPDATE rows SET cost_after = 1 WHERE row_key = 2")
     call("settle", "job.yaml", "--billed", "worst")
-    assert query(job, "SELECT cost_pico FROM answers WHERE row_key = 2") == [(300,)]
+    assert query(job, "SELECT cost_pico FROM outcomes WHERE row_key = 2") == [(300,)]
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_settle_of_a_running_job_frees_its_money(world: World) -> None:
     assert ended.summary["rows"]["ok"] == len(lines)
     # The sum is in the ledger, and in the rows that it was for.
     assert world.ask("SELECT word, attempts, billed_pico FROM settlements") == [("0.000001", 2, 1_000_000)]
-    rows, attempts = (world.ask(f"SELECT sum(cost_pico) FROM {table}") for table in ("answers", "attempt_log"))
+    rows, attempts = (world.ask(f"SELECT sum(cost_pico) FROM {table}") for table in ("outcomes", "attempt_log"))
     assert rows == attempts
 
 

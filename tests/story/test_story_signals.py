@@ -107,7 +107,75 @@ def test_rows_from_stdin_and_results_to_stdout(world: World, provider: Simulator
     assert provider.requests == before
     more = world.run("run", job, "--input", "-", "--results", "-", "--json", text='{"q": "one more"}\n').expect(0)
     assert provider.requests == before + 1
-    assert [json.loads(line)["row"] for line in more.out.splitlines()] == list(range(41))
+    assert [json.loads(line)["row"] for line in more.out.splitlines()] == [40]  # one line for each line given
+
+
+def test_results_come_while_rows_still_do(world: World, provider: SimulatorProcess) -> None:
+    run = world.start("run", world.job(provider.url), "--input", "-", "--results", "-", "--quiet", stdin=subprocess.PIPE)
+    stdin, stdout = run.popen.stdin, run.popen.stdout
+    assert stdin is not None
+    assert stdout is not None
+    for text in ("one", "two"):
+        stdin.write(f'{{"q": "{text}"}}\n')
+        stdin.flush()
+        assert json.loads(stdout.readline())["status"] == "ok"  # its writer hasn't closed the pipe
+    assert run.running
+    assert run.end().code == 0
+
+
+def test_where_holds_in_a_pipe(world: World, provider: SimulatorProcess) -> None:
+    job = world.job(provider.url, input={"path": "rows.jsonl", "where": "n > 1"}, prompt="{{ n }}")
+    ended = world.run("run", job, "--input", "-", "--results", "-", text='{"n": 1}\n{"n": 2}\n').expect(0)
+    assert [json.loads(line)["row"] for line in ended.out.splitlines()] == [0]
+
+
+def test_a_file_that_grows_is_followed(world: World, provider: SimulatorProcess) -> None:
+    rows = world.write("rows.jsonl", '{"q": "one"}\n{"q": "left out"}\n')
+    job = world.job(provider.url, input={"path": "rows.jsonl", "where": "q != 'left out'"})
+    run = world.start("run", job, "--follow", "--results", "-", "--quiet")
+    stdout = run.popen.stdout
+    assert stdout is not None
+    assert json.loads(stdout.readline())["row"] == 0
+    with rows.open("a") as file:
+        file.write('{"q": "tw')
+        file.flush()
+        file.write('o"}\n')
+    assert json.loads(stdout.readline())["row"] == 1
+    run.signal(signal.SIGINT)
+    run.end().expect(130)
+    ended = world.run("run", job, "--follow", "--idle", "0.3", "--json").expect(0)
+    assert ended.summary["rows"] == {"total": 2, "ok": 2, "failed": 0, "pending": 0}
+    assert ended.summary["attempts"] == 2
+    assert [line["status"] for line in world.results()] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--follow", "--input", "-"], "stdin is read to its end anyway"),
+        (["--idle", "5"], "--idle goes with --follow"),
+        (["--follow", "--input", "x.csv"], "only a plain .jsonl file"),
+        (["--follow", "--input", "*.jsonl"], "follows one file"),
+        (["--follow", "--input", "nowhere.jsonl"], "No such file"),
+    ],
+)
+def test_what_cannot_be_followed(world: World, flags: list[str], words: str) -> None:
+    assert words in world.run("run", world.job(None), *flags).expect(2).err
+
+
+def test_a_pipe_whose_reader_has_gone_sends_no_more(world: World) -> None:
+    provider = simulator(world, latency_ms=20)
+    lines = world.write("lines", "".join(f'{{"q": "line {n}"}}\n' for n in range(400)))
+    reader, writer = os.pipe()
+    with lines.open() as stdin:
+        job = world.job(provider.url, model={"limits": {"concurrency": 4}})
+        run = world.start("run", job, "--input", "-", "--results", "-", stdin=stdin.fileno(), stdout=writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as head:
+        assert json.loads(head.readline())["row"] == 0
+    ended = run.end().expect(130)
+    assert "reader of the results has gone" in ended.err
+    assert provider.requests < 400
 
 
 def test_ctrl_c_is_heard_while_stdin_is_silent(world: World, provider: SimulatorProcess) -> None:
