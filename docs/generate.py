@@ -51,9 +51,11 @@ def spec() -> str:
 def _keys(part: Mapping[str, Any], schema: Mapping[str, Any], places: Mapping[str, str]) -> str:
     rows = []
     for name, value in part["properties"].items():
-        default = value.get("default")
+        told = _told(value, schema)
+        # Where the line tells the default in words, that is the whole truth.
+        default = value.get("default") if "default:" not in told.lower() else None
         shown = "required" if name in part.get("required", []) else f"`{json.dumps(default)}`" if default not in (None, [], {}) else ""
-        rows.append([f"`{name}`", _form(value, places), shown, _told(value, schema)])
+        rows.append([f"`{name}`", _form(value, places), shown, told])
     return table(["key", "value", "default", "meaning"], rows)
 
 
@@ -159,7 +161,7 @@ def _accents(host: CompatibleHost) -> Iterator[str]:
 _MEANINGS = {
     "row_key": "the row's number in this store; it never changes",
     "row": "position over all input files, from 0",
-    "custom_id": "the row's id; null where rows are numbered",
+    "custom_id": "the row's id, or its number where rows have none; null for a line that can't be read",
     "status": "`ok` or `failed`",
     "output": "the answer's text; of embeddings the vector as a BLOB of little-endian float32 (`numpy.frombuffer(output, '<f4')`, or SQLite's vector extensions)",
     "parsed": "its value as JSON, where answers have a form",

@@ -152,6 +152,11 @@ class DayBucket(Bucket):
         self.capacity = max(1.0, limit * self._part)
         self.level = self.capacity - used
 
+    def elsewhere(self, amount: float, now: float) -> None:
+        """Others on the account used so much more of it than we had heard of (negative: less)."""
+        self._refill(now)
+        self.level = min(self.capacity, self.level - amount)
+
     def correct(self, level: float, now: float) -> None:
         """A day's count is not blurred by what is under way."""
         self.lower(level, now)

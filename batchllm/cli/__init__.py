@@ -17,7 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Know before you pay: rows, tokens, cost, time."),
     "try": ("try_", "Send one row: request, route, cost, answer."),
     "status": ("status", "Done, failed, pending, spend, rates, errors."),
-    "export": ("export", "Write the results: jsonl, openai, csv."),
+    "export": ("export", "Write the results: jsonl, csv, parquet, finetune..."),
     "compare": ("compare", "The same rows on several models: cost, answers."),
     "diff": ("diff", "Two jobs' answers to the same rows."),
     "errors": ("errors", "Failures grouped by cause, each with its fix."),
@@ -36,6 +36,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("verify", "Fault simulation of the engine: seeds, replay."),
     "schema": ("schema", "JSON Schema of the spec, for editors."),
 }
+NOT_YET = ("report", "dashboard", "browse", "serve", "keys")
+"""Commands that a later version has; named, so that nobody looks for a typing mistake."""
 
 
 class LazyGroup(click.Group):
@@ -61,6 +63,8 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             import difflib
 
+            if args[0] in NOT_YET:
+                raise click.UsageError(f"`batchllm {args[0]}` is not supported by this version yet.", ctx) from error
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             if close:
                 raise click.UsageError(f"No such command '{args[0]}'. Did you mean '{close[0]}'?", ctx) from error

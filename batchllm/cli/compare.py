@@ -20,7 +20,7 @@ Examples:
   batchllm compare reviews.yaml --models mini,strong --live 20 --html compare.html
 
 \b
-Without --live nothing is sent and no key is needed. Live answers are kept in <name>.compare.db, under a budget of their own (the job's `budget`).
+Without --live nothing is sent and no key is needed. Live answers are kept in <name>.compare.db (simulated ones in <name>.compare.sim.db), under a budget of their own (the job's `budget`).
 Exit codes: 0 compared, 2 spec, input or arguments wrong; with --live those of run, too."""
 
 

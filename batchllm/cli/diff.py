@@ -54,7 +54,7 @@ def command(a: str, b: str, on: str | None, gold: str | None, to: Path | None, s
             click.echo(line, err=True)
     if to is not None:
         click.echo(f"  -> {written:,} rows that differ are in {to}", err=True)
-    elif not found.both:
+    if not found.both:
         click.echo("  the two have no id in common", err=True)
 
 

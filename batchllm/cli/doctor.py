@@ -33,6 +33,7 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 def command(job: Path | None, offline: bool, simulate: bool, as_json: bool) -> None:
     """Check keys (with a free call), endpoints, limits, clock, disk, store, vocabularies and prices, and say how to mend what is wrong. Keys are never shown."""
     from batchllm.core import json
+    from batchllm.report.text import counted
 
     checks: list[Check] = []
 
@@ -51,7 +52,7 @@ def command(job: Path | None, offline: bool, simulate: bool, as_json: bool) -> N
         listed = [{"level": check.level, "about": check.about, "words": check.words, "mend": check.mend} for check in checks]
         click.echo(json.text({"ok": not failed, "failed": failed, "warnings": warned, "checks": listed}))
     else:
-        click.echo(f"{failed} failed, {warned} warnings" if failed or warned else "all well", err=True)
+        click.echo(f"{failed} failed, {counted(warned, 'warning')}" if failed or warned else "all well", err=True)
     sys.exit(1 if failed else 0)
 
 
@@ -99,7 +100,8 @@ def _of_job(path: Path, tell: Any, *, offline: bool, simulate: bool) -> None:
         tell(check)
     if offline:
         return
-    _call([(name, spec.models[name], there) for name, there in access.items() if spec.models[name].provider != "simulated"], scrub, tell)
+    real = [(name, there) for name, there in access.items() if spec.models[name].provider != "simulated"]
+    _call([(f"{name} ({way.variable})" if way.variable else name, spec.models[name], way) for name, there in real for way in there.each], scrub, tell)
 
 
 def _added(environ: Mapping[str, str]) -> list[str]:

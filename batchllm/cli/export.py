@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -29,6 +29,7 @@ Examples:
   batchllm export embed.yaml --to vectors.npy
   batchllm export reviews.db --format openai --to output.jsonl
   batchllm export reviews.yaml --format finetune --to train.jsonl --validation 10% --model gpt-4.1-mini"""
+T = TypeVar("T")
 _BODIES = ("request", "response")
 _FOREIGN = frozenset({".tsv", ".xls", ".xlsx", ".gz", ".zst", ".zip", ".db"})
 
@@ -52,7 +53,7 @@ def _names(_ctx: click.Context, param: click.Parameter, text: str | None) -> tup
 @click.option("--with", "columns", metavar="all|COLUMNS", callback=_names, help="Input columns, a,b: from the store, or read from the input again.")
 @click.option("--status", type=click.Choice(["ok", "failed"]), help="Only such rows.")
 @click.option("--where", metavar="SQL", help="Only rows that meet a condition over the columns of `results`.")
-@click.option("--since", metavar="RUN|TIME|SPAN", help="Only rows finished in that run or later, or since then: 3, 2026-11-20, 24h.")
+@click.option("--since", metavar="RUN|TIME|SPAN", help="Only rows finished in that run or later, or since then: 3, 2026-11-20 (UTC), 24h.")
 @click.option("--include", metavar="request,response", callback=_names, help="The kept bodies, as JSON where they are JSON.")
 @_finetune.options
 def command(
@@ -104,10 +105,37 @@ def command(
             write_npy((line.result for line in gather(reader, wanted, None)), Path(to))
             click.echo(f"wrote {to} and {ids_path(Path(to))}", err=True)
             return
+        written = _Counted()
         if form == "parquet":
-            _write_parquet(found, reader, wanted, Path(to))
+            _write_parquet(found, reader, wanted, Path(to), written)
+        elif not _write(_encoded(found, reader, wanted, form, written), to):
             return
-        _write(_encoded(found, reader, wanted, form), to)
+        _tell(written.count, to, reader, wanted)
+
+
+class _Counted:
+    """Counts what passes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def through(self, lines: Iterable[T]) -> Iterator[T]:
+        for line in lines:
+            self.count += 1
+            yield line
+
+
+def _tell(count: int, to: str, reader: StoreReader, wanted: Wanted) -> None:
+    from batchllm.report.text import rows
+
+    if to != "-":
+        click.echo(f"wrote {to}: {rows(count)}", err=True)
+    elif not count:
+        click.echo("no row" + (" meets these conditions" if wanted.status or wanted.where or wanted.since else " has a result yet"), err=True)
+    if not count and wanted.since is not None and wanted.since.column == "run":
+        (last,) = reader.one("SELECT max(run) FROM runs")
+        if last is not None and int(wanted.since.value) > last:
+            click.echo(f"--since {wanted.since.value} is a run's number, and the last run is {last}", err=True)
 
 
 def _check_training(form: str, training: dict[str, Any], *, status: str | None, bound: bool) -> None:
@@ -146,26 +174,26 @@ def _check_target(found: Job, to: str) -> None:
         raise SpecError(Problem(file="--to", message=f"{to} is the job's own store, spec or input; choose another file"))
 
 
-def _write_parquet(found: Job, reader: StoreReader, wanted: Wanted, to: Path) -> None:
+def _write_parquet(found: Job, reader: StoreReader, wanted: Wanted, to: Path, written: _Counted) -> None:
     from batchllm.export.columnar import write_parquet
     from batchllm.report.gather import gather, kept_columns
 
     kept = kept_columns(reader)
     source = _source(found, wanted, kept)
     more = source.names() if source is not None and wanted.all_columns else wanted.columns
-    write_parquet(gather(reader, wanted, source), to, columns=list(dict.fromkeys([*kept, *more])), extras=wanted.include)
-    click.echo(f"wrote {to}", err=True)
+    lines = written.through(gather(reader, wanted, source))
+    write_parquet(lines, to, columns=list(dict.fromkeys([*kept, *more])), extras=wanted.include)
 
 
-def _encoded(found: Job, reader: StoreReader, wanted: Wanted, form: str) -> Iterator[bytes]:
+def _encoded(found: Job, reader: StoreReader, wanted: Wanted, form: str, written: _Counted) -> Iterator[bytes]:
     from batchllm.export.lines import csv, jsonl
     from batchllm.report.gather import gather, gather_openai, kept_columns
 
     if form == "openai":
-        return gather_openai(reader, wanted)
+        return written.through(gather_openai(reader, wanted))
     kept = kept_columns(reader)
     source = _source(found, wanted, kept)
-    lines = gather(reader, wanted, source)
+    lines = written.through(gather(reader, wanted, source))
     if form == "jsonl":
         return jsonl(lines)
     more = source.names() if source is not None and wanted.all_columns else wanted.columns
@@ -191,17 +219,19 @@ def _source(found: Job, wanted: Wanted, kept: list[str]) -> InputRows | None:
     return source
 
 
-def _write(lines: Iterator[bytes], to: str) -> None:
+def _write(lines: Iterator[bytes], to: str) -> bool:
+    """Whether all was taken."""
     from batchllm.export.results import replacing, write_stdout
 
     try:
         if to == "-":
             write_stdout(lines)
-            return
+            return True
         with replacing(Path(to)) as file:
             for line in lines:
                 file.write(line)
-        click.echo(f"wrote {to}", err=True)
     except BrokenPipeError:
         # The reader has what it wanted (`| head`). Python would complain once more when it flushes stdout at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True

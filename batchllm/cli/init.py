@@ -6,6 +6,7 @@ import itertools
 import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,16 @@ import click
 
 if TYPE_CHECKING:
     from batchllm.core.nouns import Row
+    from batchllm.rows.files import InputFile
     from batchllm.rows.guess import Guess
+    from batchllm.spec.starter import Starter
 
 _EPILOG = """\b
 Examples:
   batchllm init reviews.csv
   batchllm init reviews.csv --task "Label as positive, negative or mixed." --yes
   batchllm init rows.jsonl --to job.yaml --provider anthropic --model claude-haiku-5-5
-  batchllm init rows.jsonl --provider openai-compatible --base-url http://localhost:8000/v1 --model my-model
+  batchllm init rows.jsonl --base-url http://localhost:8000/v1 --model my-model --price 0/0
   batchllm init rows.jsonl --task "Translate to French: {{ text }}\""""
 _MODELS = {
     "openai": ("gpt-6-luna", "OPENAI_API_KEY"),
@@ -45,22 +48,23 @@ _LOOK_AT = 20_000
 @click.option("--base-url", metavar="URL", help="The server's address, where it isn't the provider's own.")
 @click.option("--api-key-env", metavar="NAME", help="The environment variable with the key, or `none`.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=300, show_default=True, help="Longest answer.")
-@click.option("--budget", metavar="USD", default="1", show_default=True, help="Hard cap.")
+@click.option("--price", metavar="IN/OUT", help="USD per million input and output tokens, such as 0.10/0.50.  [default: the known price]")
+@click.option("--budget", metavar="USD", help="Hard cap.  [default: 1, where a price is known]")
 @click.option("--yes", is_flag=True, help="Ask nothing: take flags and guesses.")
 @click.option("--force", is_flag=True, help="Replace the job file if it is there.")
 def command(data: Path, to: Path | None, **flags: Any) -> None:
-    """Write a commented, working job for a JSONL or CSV file; asks on a terminal, else takes flags and guesses."""
+    """Write a commented, working job for a JSONL, CSV or Parquet file; asks on a terminal, else takes flags and guesses."""
     from batchllm.core.errors import SpecError
     from batchllm.report.text import rows as counted
     from batchllm.rows.guess import guess
-    from batchllm.spec.starter import Starter, starter
+    from batchllm.spec.starter import Starter
 
     to = to if to is not None else Path(f"{_stem(data)}.yaml")
     if to.exists() and not flags["force"]:
         raise SpecError(f"{to} is there already; name another file with --to, or replace it with --force")
     if to.suffix.lower() not in (".yaml", ".yml"):
         raise SpecError(f"{to}: a job file of this command ends in .yaml")
-    rows, cells = _rows(data)
+    rows, cells, delimiter = _rows(data)
     found = guess([row.fields for row in rows], cells=cells)
     asks = not flags["yes"] and sys.stdin.isatty() and sys.stderr.isatty()
     _say(f"{data}: {'at least ' if len(rows) >= _LOOK_AT else ''}{counted(len(rows))}, columns {', '.join(found.columns)}")
@@ -68,6 +72,7 @@ def command(data: Path, to: Path | None, **flags: Any) -> None:
     own = found.shape != "columns" and flags["task"] is None and flags["text"] is None
     spec = Starter(
         input=os.path.relpath(data.absolute(), to.absolute().parent),
+        delimiter=delimiter,
         own_requests=own,
         id=answers["id"],
         text=answers["text"],
@@ -77,23 +82,62 @@ def command(data: Path, to: Path | None, **flags: Any) -> None:
         task=answers["task"],
         provider=answers["provider"],
         model=answers["model"],
-        base_url=flags["base_url"],
+        base_url=answers["base_url"],
         key_env=answers["key_env"],
         max_tokens=flags["max_tokens"],
-        budget_usd=_usd(flags["budget"]),
+        price=_price(flags["price"]),
+        budget_usd=_usd(flags["budget"] if flags["budget"] is not None else "1"),
     )
-    _write(to, starter(spec, file=shlex.quote(str(to))))
+    if spec.price is None and not _price_is_known(spec, to):
+        spec = _without_price(spec, capped=flags["budget"] is not None, asks=asks)
+    _write(to, spec, task_given=flags["task"] is not None)
 
 
-def _write(to: Path, text: str) -> None:
+def _price_is_known(job: Starter, to: Path) -> bool:
+    import time
+
+    from batchllm.engine.setup import price_finder
+    from batchllm.spec import loads
+    from batchllm.spec.starter import starter
+
+    model = loads(starter(job, file=str(to)), folder=to.absolute().parent, file=str(to)).models["main"]
+    return price_finder(model, model.api_base(os.environ))(model.model, time.time(), None) is not None
+
+
+def _without_price(job: Starter, *, capped: bool, asks: bool) -> Starter:
+    """A cap in dollars can't be kept without a price; a job that has one would not start."""
+    from batchllm.core.errors import Problem, SpecError
+
+    if asks:
+        question = "Price of a million input and output tokens in USD, such as 0.10/0.50 (empty: not known)"
+        price = click.prompt(question, default="", show_default=False, value_proc=_price_said, err=True)
+        if price is not None:
+            return replace(job, price=price)
+    if capped:
+        words = f"the price of {job.model!r} there is not known, so no cap in dollars can be kept; give it: --price 0.10/0.50 (USD per million input and output tokens)"
+        raise SpecError(Problem(file="--budget", message=words))
+    _say(
+        f"The price of {job.model} there is not known, so the job has no cap in dollars. To have one: --price 0.10/0.50, or `price` and `budget` in the file."
+    )
+    return replace(job, budget_usd=None)
+
+
+def _write(to: Path, job: Starter, *, task_given: bool) -> None:
     """Checks the job as a run would, writes it, and shows the first prompt. A job that doesn't load is not written."""
     from batchllm.core.errors import Problem, SpecError
     from batchllm.core.nouns import RowError
     from batchllm.engine.try_row import choose
     from batchllm.spec import loads
+    from batchllm.spec.starter import starter
 
+    text = starter(job, file=shlex.quote(str(to)))
     spec = loads(text, folder=to.absolute().parent, path=to.absolute(), file=str(to))
-    chosen = choose(spec, os.environ, None, None)
+    try:
+        chosen = choose(spec, os.environ, None, None)
+    except SpecError as error:
+        # The file that it would be about is not written.
+        at_task = [Problem(file="--task", message=problem.message) for problem in error.problems if (problem.path or "").startswith("prompt")]
+        raise (SpecError(at_task) if task_given and at_task else error) from None
     try:
         to.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -107,7 +151,15 @@ def _write(to: Path, text: str) -> None:
             content = message.get("content")
             _say(f"  [{message.get('role')}] {_indented(content if isinstance(content, str) else str(content))}")
     name = shlex.quote(str(to))
-    _say(f"\nNext:\n  batchllm try {name} --simulate\n  batchllm run {name} --simulate\n  batchllm doctor {name}")
+    steps = [
+        (f"batchllm run {name} --simulate", "all rows, without a key and a cost"),
+        (f"batchllm doctor {name}", "is everything there?"),
+        (f"batchllm try {name}", "one row for real"),
+        (f"batchllm run {name}", "all of them"),
+        (f"batchllm export {name} --with all --to answers.csv", "the answers beside their rows"),
+    ]
+    wide = max(len(command) for command, _ in steps)
+    _say("\nNext:\n" + "\n".join(f"  {command:<{wide}}   # {what}" for command, what in steps))
 
 
 def _indented(text: str) -> str:
@@ -119,25 +171,40 @@ def _indented(text: str) -> str:
 
 def _stem(data: Path) -> str:
     name = data.name
-    for suffix in (".gz", ".zst", ".jsonl", ".ndjson", ".csv", ".tsv"):
+    for suffix in (".gz", ".zst", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"):
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
     return name
 
 
-def _rows(data: Path) -> tuple[list[Row], bool]:
-    """The first readable rows, and whether they are cells."""
+def _rows(data: Path) -> tuple[list[Row], bool, str | None]:
+    """The first readable rows, whether they are cells, and what separates them if that isn't what the file's name says."""
     from batchllm.core.errors import Problem, SpecError
     from batchllm.rows import files, read
 
     found = files.resolve([str(data.absolute())])
-    chunks = read.read(found)
+    delimiter = _delimiter(found[0]) if found[0].format == "csv" else None
+    chunks = read.read(found, delimiter=delimiter)
     looked = list(itertools.islice(itertools.chain.from_iterable(chunks), _LOOK_AT))
     rows = [row for row in looked if row.fields]
     if not rows:
-        why = looked[0].error.message if looked and looked[0].error is not None else "it holds no row"
-        raise SpecError(Problem(file=str(data), message=f"no row can be read: {why}"))
-    return rows, found[0].format == "csv"
+        bad = looked[0].error if looked else None
+        raise SpecError(
+            Problem(file=str(data), message=f"no row can be read: {bad.message}" if bad is not None else "the file holds no row, only a header")
+        )
+    return rows, found[0].format == "csv", delimiter
+
+
+def _delimiter(file: InputFile) -> str | None:
+    """By the header, as a spreadsheet of another country writes it; None: as usual."""
+    import csv
+
+    from batchllm.rows.files import open_bytes
+    from batchllm.rows.table import other_delimiter
+
+    with open_bytes(file) as stream:
+        header = stream.readline(1 << 20).decode("utf-8-sig", "replace")
+    return other_delimiter(next(csv.reader([header], delimiter=file.delimiter), []))
 
 
 def _answers(found: Guess, flags: dict[str, Any], *, asks: bool) -> dict[str, Any]:
@@ -187,12 +254,27 @@ def _who(flags: dict[str, Any], *, asks: bool) -> dict[str, Any]:
     model = model or usual
     if model is None:
         raise SpecError(Problem(file="--model", message=f"{provider} needs a model id"))
-    if provider == "openai-compatible" and flags["base_url"] is None:
-        raise SpecError(Problem(file="--base-url", message="openai-compatible needs the server's address, e.g. http://localhost:8000/v1"))
+    base_url = flags["base_url"]
+    if provider == "openai-compatible" and base_url is None:
+        if not asks:
+            raise SpecError(Problem(file="--base-url", message="openai-compatible needs the server's address, e.g. http://localhost:8000/v1"))
+        base_url = click.prompt("The server's address, such as http://localhost:8000/v1", err=True)
     key_env = flags["api_key_env"]
-    if key_env is None and provider != "simulated" and (flags["base_url"] is not None or usual_key is None) and provider != "ollama":
-        key_env = "none"
-    return {"provider": provider, "model": model, "key_env": key_env or (usual_key if flags["base_url"] is None else None)}
+    if key_env is None and provider not in ("simulated", "ollama"):
+        key_env = usual_key if base_url is None else _key_of_server(base_url, asks=asks)
+    return {"provider": provider, "model": model, "base_url": base_url, "key_env": key_env}
+
+
+def _key_of_server(base_url: str, *, asks: bool) -> str:
+    """The variable that usually holds a known server's key. Of an unknown one only its user knows."""
+    from batchllm.spec.hosts import host_at
+
+    known = host_at(base_url)
+    usual = known.key_env if known is not None and known.key_env is not None else "none"
+    if not asks:
+        return usual
+    answer: str = click.prompt("The environment variable that holds its key (`none`: it takes none)", default=usual, err=True)
+    return answer
 
 
 def _provider_of(model: str | None, base_url: str | None) -> str | None:
@@ -220,6 +302,31 @@ def _usd(text: str) -> str:
     if not value.is_finite() or value < 0:
         raise SpecError(Problem(file="--budget", message=f"expected dollars such as 5 or 0.25, got {text!r}"))
     return f"{value:f}"
+
+
+def _price(text: str | None) -> tuple[str, str] | None:
+    from batchllm.core.errors import Problem, SpecError
+
+    if text is None:
+        return None
+    both = text.split("/")
+    try:
+        if len(both) == 2:
+            return _usd(both[0].strip()), _usd(both[1].strip())
+    except SpecError:
+        pass
+    words = f"expected dollars per million input and output tokens, such as 0.10/0.50 (0/0: it costs nothing), got {text!r}"
+    raise SpecError(Problem(file="--price", message=words))
+
+
+def _price_said(text: str) -> tuple[str, str] | None:
+    """An answer that can't be read is asked for again."""
+    from batchllm.core.errors import SpecError
+
+    try:
+        return _price(text or None)
+    except SpecError as error:
+        raise click.BadParameter(error.problems[0].message) from None
 
 
 def _say(text: str) -> None:

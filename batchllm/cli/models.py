@@ -24,7 +24,7 @@ _EPILOG = """\b
 Examples:
   batchllm models reviews.yaml
   batchllm models --provider openai
-  batchllm models --provider openai-compatible --base-url http://localhost:8000/v1 --api-key-env none --json
+  batchllm models --base-url http://localhost:8000/v1 --api-key-env none --json
   batchllm models show gemma4
   batchllm models pull gemma4
   batchllm models create terse --from gemma4 --system "Answer in one word." --parameter temperature=0"""
@@ -58,6 +58,8 @@ def list_(job: Path | None, provider: str | None, base_url: str | None, api_key_
     from batchllm.core.errors import BatchLLMError, SpecError
     from batchllm.engine.served import served
 
+    if job is None and provider is None and base_url is not None:
+        provider = "openai-compatible"
     if (job is None) == (provider is None) or (job is not None and (base_url or api_key_env)):
         raise SpecError("name either a JOB, or a provider with --provider (and --base-url, --api-key-env)")
     targets = _of_job(job) if job is not None else [_of_flags(provider or "", base_url, api_key_env)]
@@ -161,7 +163,7 @@ def _of_flags(provider: str, base_url: str | None, api_key_env: str | None) -> t
     from pydantic import ValidationError
 
     from batchllm.core.errors import Problem, SpecError
-    from batchllm.engine.keys import NoKey, read_key
+    from batchllm.engine.keys import NoKey, read_keys
     from batchllm.engine.setup import Access
     from batchllm.spec import ModelSpec
     from batchllm.spec.dotenv import environment
@@ -175,7 +177,7 @@ def _of_flags(provider: str, base_url: str | None, api_key_env: str | None) -> t
         raise SpecError([Problem(file=f"--{'-'.join(str(detail['loc'][0]).split('_'))}", message=detail["msg"]) for detail in details]) from None
     environ = environment(Path.cwd(), os.environ)
     try:
-        key = read_key(model, environ, Path.cwd(), {})
+        (key,) = read_keys(model, environ, Path.cwd(), {}).values()
     except NoKey as error:
         raise SpecError(str(error).partition(", or try")[0]) from None
     address = model.api_base(environ)

@@ -37,6 +37,12 @@ Exit codes: 0 planned, 2 spec or input wrong; with --live those of run, too."""
 @click.option("--input", "input_", metavar="PATH|-", help="Rows from another file, or JSONL from stdin.")
 @click.option("--name", help="Another job name.")
 @click.option("--store", type=click.Path(path_type=Path), help="Another store.")
+@click.option(
+    "--retry-failed", is_flag=False, flag_value="", metavar="[CODES]", help="As for `run`: with failed rows, all or those with these codes (a,b)."
+)
+@click.option(
+    "--on-change", type=click.Choice(["ask", "rerun", "keep", "refuse"]), help="As for `run`: what becomes of ok answers whose request changed."
+)
 @click.option("--simulate", is_flag=True, help="As for `run --simulate`.")
 @click.option("--live", type=click.IntRange(min=2), metavar="K", help="Send K rows first, for real (they are kept), and tell intervals.")
 @click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan, for `run --plan`.")
@@ -54,7 +60,7 @@ def _plan(job: Path, flags: dict[str, Any]) -> int:
     from batchllm.engine.plan import plan_job
     from batchllm.report.plan import as_dict, plan_lines
 
-    flags = {**flags, "on_change": None, "max_failed": None, "results": None, "retry_failed": None, "if_running": "fail"}
+    flags = {**flags, "max_failed": None, "results": None, "if_running": "fail"}
     if flags["live"] is not None and (flags["sample"] is not None or flags["input_"] == "-"):
         raise SpecError("--live draws rows of its own from the input's files; leave --sample and `--input -` out")
     spec = spec_to_run(job, changes(flags), simulate=flags["simulate"])

@@ -122,7 +122,7 @@ def _unknown(model: str | None, provider: str | None) -> None:
     from batchllm.cost import listing
 
     similar = listing.similar(model or "", provider={"gemini": "google"}.get(provider or "", provider))
-    hint = f"did you mean {', '.join(similar)}?" if similar else "`batchllm prices` lists the usual ones"
+    hint = f"did you mean {', '.join(similar)}?" if similar else "`batchllm prices` lists the usual ones."
     where = f" at {provider}" if provider else ""
     raise SpecError(
         f"the price of {model!r}{where} is not in the book; {hint} A price of your own goes into the job: price: {{input: 0.10, output: 0.50}}"

@@ -71,7 +71,14 @@ def command(job: Path, **flags: Any) -> None:
     sys.exit(execute(spec, job, flags))
 
 
-_FLAG_KEYS = {"budget.usd": "budget", "concurrency": "concurrency", "name": "name", "max_failed": "max_failed", "results": "results"}
+_FLAG_KEYS = {
+    "budget.usd": "budget",
+    "concurrency": "concurrency",
+    "name": "name",
+    "max_failed": "max_failed",
+    "results": "results",
+    "input": "input_",
+}
 
 
 def _by_flag(problem: Any, flags: dict[str, Any]) -> Any:
@@ -79,7 +86,7 @@ def _by_flag(problem: Any, flags: dict[str, Any]) -> Any:
     flag = _FLAG_KEYS.get(problem.path or "")
     if problem.file != "--set" or flag is None or flags[flag] is None:
         return problem
-    return replace(problem, file=f"--{flag.replace('_', '-')}", path=None)
+    return replace(problem, file=f"--{flag.strip('_').replace('_', '-')}", path=None)
 
 
 def changes(flags: dict[str, Any]) -> dict[str, Any]:

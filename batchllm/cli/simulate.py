@@ -60,7 +60,7 @@ def _list_faults(ctx: click.Context, _param: click.Parameter, wanted: bool) -> N
 @click.option(
     "--faults", type=click.FloatRange(0, 1), default=0.0, show_default=True, metavar="RATE", help="Probability that a request meets a fault."
 )
-@click.option("--key", "keys", multiple=True, help="Key that is let in; may be given several times.  [default: any key]")
+@click.option("--key", "keys", multiple=True, help="Key that is let in. Given several times, each key has the limits for itself.  [default: any key]")
 @click.option("--list-faults", is_flag=True, is_eager=True, expose_value=False, callback=_list_faults, help="List all faults and end.")
 def command(port: int, host: str, keys: tuple[str, ...], **options: Any) -> None:
     """Serve a wire-compatible provider simulator.

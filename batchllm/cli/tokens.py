@@ -170,16 +170,18 @@ def _chat(counter: Counter, texts: list[str], pictures: list[tuple[str, int | No
 
 
 def _show(lines: list[dict[str, Any]], counter: Counter, *, model: str, provider: str, ratio: Any) -> None:
+    from batchllm.report.text import counted
+
     for line in lines:
         more = f"   ({line['text']})" if len(lines) > 1 else ""
-        click.echo(f"{line['tokens']:,} tokens{more}")
+        click.echo(f"{counted(line['tokens'], 'token')}{more}")
         if "frame_tokens" in line:
             parts = [f"text {line['text_tokens']:,}", f"frame {line['frame_tokens']:,}"]
             parts += [f"tools {line['tools_tokens']:,}"] if line["tools_tokens"] else []
             parts += [f"{image['file']} ({image['width']} x {image['height']}) {_known(image['tokens'])}" for image in line["images"]]
             click.echo(f"  {', '.join(parts)}")
         else:
-            click.echo(f"  {line['characters']:,} characters, {line['bytes']:,} bytes")
+            click.echo(f"  {counted(line['characters'], 'character')}, {counted(line['bytes'], 'byte')}")
         if line["corrected"] is not None:
             click.echo(f"  corrected: {line['corrected']:,} tokens")
     if ratio is not None:

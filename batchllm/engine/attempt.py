@@ -19,13 +19,13 @@ from batchllm.admit import Closed, Evicted
 from batchllm.admit.admission import Lease
 from batchllm.admit.charging import NOTHING, Charging
 from batchllm.core.nouns import Code, Fault, Kind, Reply, Request, RowError, Usage
-from batchllm.core.wire import HttpCall, HttpReply
+from batchllm.core.wire import HttpReply
 from batchllm.engine.exchange import Exchange, exchange
 from batchllm.engine.work import Work
 from batchllm.retry.decide import Again, Decision, Down, Fail, Improve, ModelOut, Refused, RetryPolicy, Tally, decide, row_error
 from batchllm.retry.improve import improve
 from batchllm.retry.judge import judge
-from batchllm.rows.media import attachments, loaded, without_content
+from batchllm.rows.media import BadFile, attachments, loaded, without_content
 from batchllm.store.records import AttemptEnd, AttemptStart, Body
 from batchllm.validate import Parsed
 
@@ -90,7 +90,7 @@ class Settles(Protocol):
 
 
 async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> Accepted | Rejected:
-    """Sends one request for a row. Raises Closed when the run takes no more; the row then stays pending."""
+    """Sends one request for a row. Raises Closed when the run takes no more; the row then stays pending. Raises Unwritten, unsent."""
     if lane.packer is not None and prepared.request.endpoint == "embeddings":
         seat = lane.packer.seat(work, prepared)
         if seat is not None:
@@ -103,41 +103,37 @@ async def send_one(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
         lease, attempt_id = await _journalled(run, lane, work, prepared)
     clock = run.clock
     utc = lease.sent_utc
-    work.attempts += 1
-    sent_at = clock.now()
-    run.sent()
     request = prepared.request
     shown: Sequence[tuple[bytes, bytes]] = ()
     try:
         if attachments(request.messages):
             request, shown = await _with_files(run, request)
-        tag = f"{run.job_id}.{work.row_key}.{work.attempts}" if lane.tags else None
+        tag = f"{run.job_id}.{work.row_key}.{work.attempts + 1}"
         codec = lane.codec(request.endpoint)
-        call: HttpCall | None = codec.encode(request, client_request_id=tag, stream=lane.streams)
-    except asyncio.CancelledError:
-        # Files were being read: nothing has left.
+        call = codec.encode(request, client_request_id=tag, stream=lane.streams)
+    except BaseException as error:
+        # Nothing has left, so there was no attempt.
         run.unsend(attempt_id)
         lease.end(used=NOTHING, cost_pico=None, maybe=False, tokens=0)
+        if isinstance(error, TypeError | ValueError):
+            raise Unwritten(unwritten(error)) from error
         raise
-    except (TypeError, ValueError) as error:
-        # JSON can't carry it (a lone surrogate, an integer beyond 64 bits), or this wire can't (audio, say): nothing was sent.
-        unwritten = Fault(kind=Kind.BAD_REQUEST, message=f"the request can't be written: {error}", billed="no", counts=False)
-        got, call = Exchange(unwritten, unwritten, None, None), None
-    else:
-        assert call is not None
-        if len(codec.warnings) > lane.warned:
-            run.warn(lane, codec)
-        try:
-            got = await exchange(run, lane, codec, call)
-        except asyncio.CancelledError:
-            run.writer.end(cancelled(attempt_id, clock.utc()), None)
-            lease.end(used=None, cost_pico=None, maybe=True, worst_pico=prepared.reserve_pico, worst_tokens=prepared.reserve_tokens)
-            raise
+    work.attempts += 1
+    sent_at = clock.now()
+    run.sent()
+    if len(codec.warnings) > lane.warned:
+        run.warn(lane, codec)
+    try:
+        got = await exchange(run, lane, codec, call)
+    except asyncio.CancelledError:
+        run.writer.end(cancelled(attempt_id, clock.utc()), None)
+        lease.end(used=None, cost_pico=None, maybe=True, worst_pico=prepared.reserve_pico, worst_tokens=prepared.reserve_tokens)
+        raise
     if lane.reads_hints and isinstance(got.came, HttpReply):
         hints = codec.hints(got.came.headers)
         if hints:
             run.weather.hinted(lane, hints)
-    request_body = without_content(call.body, shown) if call is not None else None
+    request_body = without_content(call.body, shown)
     return conclude(run, lane, work, prepared, lease, attempt_id, got, request_body, sent_at=sent_at, sent_utc=utc)
 
 
@@ -180,6 +176,8 @@ def conclude(
         body = Body(attempt_id, work.row_key, work.attempts, run.scrubbed(request_body), None if got.body is None else run.scrubbed(got.body))
     reply = outcome if isinstance(outcome, Reply) else None
     if verdict is None and reply is not None:
+        # What failed before an answer is no sign of a permanent error: a row may have several answers to come, or turns.
+        work.last_words, work.identical = (), 0
         settle(
             run,
             lane,
@@ -275,6 +273,7 @@ def started(run: Context, lane: Lane, work: Work, prepared: Prepared, attempt_id
         work.route,
         pack,
         work.trimmed or None,
+        lane.key_env,
     )
 
 
@@ -286,12 +285,23 @@ async def _admitted(run: Context, lane: Lane, work: Work, prepared: Prepared) ->
                 lane.queue, prepared.amounts, held, tokens=tokens, ticket=work.ticket, fresh=lambda: lane.amounts(prepared)
             )
         except Evicted:
-            if run.falls_back(lane, work):
+            if run.leaves(lane, work, prepared.amounts):
                 raise LaneOut from None
 
 
 class Unbounded(Exception):  # noqa: N818 - a state, not a fault
     """Under a cap, a request whose most is not known isn't sent."""
+
+
+class Unwritten(Exception):  # noqa: N818 - a state, not a fault
+    """A request that its wire can't carry; `args[0]` is the row's error there."""
+
+
+def unwritten(error: Exception) -> RowError:
+    """Of what encoding raised: JSON can't carry it (a lone surrogate, an integer beyond 64 bits), this wire can't (audio, say), or its file is gone."""
+    if isinstance(error, BadFile):
+        return RowError(code=Code.BAD_ROW, message=str(error))
+    return RowError(code=Code.REJECTED, message=f"the request can't be written: {error}")
 
 
 class LaneOut(Exception):  # noqa: N818 - a state, not a fault
@@ -309,6 +319,8 @@ def _decided(run: Context, lane: Lane, work: Work, verdict: RowError | Fault | N
         # Another row is the next probe: this one may hang by itself, and would keep the endpoint down for ever.
         work.ticket = run.admission.ticket()
         return Down(wait_seconds=verdict.wait_seconds)
+    if run.weather.blames(lane, work, verdict):
+        verdict = replace(verdict, kind=Kind.SERVER)
     error = row_error(verdict)
     words = (lane.name, verdict.http_status, verdict.message)
     # `unavailable` is also what costs nothing to repeat; only a gateway's timeout may have been paid for. (`load_histories` tells them apart likewise.)
@@ -447,9 +459,11 @@ __all__ = [
     "RetryPolicy",
     "Settles",
     "Unbounded",
+    "Unwritten",
     "cancelled",
     "conclude",
     "send_one",
     "settle",
     "started",
+    "unwritten",
 ]

@@ -96,6 +96,10 @@ class Context:
         self.cheapest_aside: tuple[int, TooDear] | None = None
         """The cheapest of them: (position, what it would have taken of which cap)."""
         self.spawn: Callable[[Lane], None] = lambda _lane: None
+        """Starts another worker of a model."""
+        self.start: Callable[..., object] = lambda *_: None
+        """Starts a task that ends with the run's workers: (function, its arguments)."""
+        self._warned: set[str] = set()
 
     def next_attempt_id(self) -> int:
         """Ids rise over the store's whole life; this process is the only one that gives them."""
@@ -111,7 +115,10 @@ class Context:
     def warn(self, lane: Lane, codec: Codec) -> None:
         """Tells what a codec changed about requests so that the model takes them: each sentence once per run."""
         for sentence in codec.warnings[lane.warned :]:
-            self.listener(Note(level="warning", text=f"model {lane.name}: {sentence}"))
+            words = f"model {lane.name}: {sentence}"
+            if words not in self._warned:
+                self._warned.add(words)
+                self.listener(Note(level="warning", text=words))
         lane.warned = len(codec.warnings)
 
     def sent(self) -> None:
@@ -191,11 +198,16 @@ class Context:
         """Whether a row of an endpoint that is down moves on (`on_outage: fallback`)."""
         if self.spec.retry.on_outage != "fallback" or work.patient:
             return False
-        return any(other.out is None for other in work.ahead if other is not lane)
+        return any(not other.is_out for other in work.ahead if other is not lane)
+
+    def leaves(self, lane: Lane, work: Work, amounts: dict[str, float]) -> bool:
+        """Whether a row that was sent away from a key's line goes elsewhere: to another key of the model, or along its chain."""
+        return lane.has_better_key(amounts, self.clock.now()) or self.falls_back(lane, work)
 
     def no_live_model(self, work: Work) -> None:
         """A row whose models are all out: it stays pending, and the run says why."""
-        reasons = "; ".join(f"{lane.name}: {lane.out}" for lane in dict.fromkeys((*work.chain, *self.ladder)) if lane.out is not None)
+        keys = (key for lane in dict.fromkeys((*work.chain, *self.ladder)) for key in lane.keys)
+        reasons = "; ".join(f"{key.label}: {key.out}" for key in keys if key.out is not None)
         self.stopper.set(
             Stop(exit_code=4, stopped_by="provider", message=f"no model is left for row {work.position}: {reasons or 'its models are down'}")
         )

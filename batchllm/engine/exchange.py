@@ -6,7 +6,7 @@ put together is looked through, not its pieces.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -38,11 +38,12 @@ class Exchange:
 class Timed:
     """Hands a stream on to its decoder, keeps its bytes if they are wanted, and notes when the first part of the answer came."""
 
-    __slots__ = ("_clock", "_decoder", "first_at", "parts")
+    __slots__ = ("_clock", "_decoder", "_on_first", "first_at", "parts")
 
-    def __init__(self, decoder: StreamDecoder, clock: Clock, *, keep: bool) -> None:
+    def __init__(self, decoder: StreamDecoder, clock: Clock, *, keep: bool, on_first: Callable[[], None] | None = None) -> None:
         self._decoder = decoder
         self._clock = clock
+        self._on_first = on_first
         self.first_at: float | None = None
         self.parts: list[bytes] | None = [] if keep else None
 
@@ -53,6 +54,8 @@ class Timed:
         progress = self._decoder.feed(chunk)
         if progress and self.first_at is None:
             self.first_at = self._clock.now()
+            if self._on_first is not None:
+                self._on_first()
         return progress
 
 
@@ -80,7 +83,7 @@ async def exchange_many(
 
 async def _streamed(run: Context, lane: Lane, codec: Codec, call: HttpCall) -> Exchange:
     decoder = codec.decoder()
-    timed = Timed(decoder, run.clock, keep=run.keeps_bodies)
+    timed = Timed(decoder, run.clock, keep=run.keeps_bodies, on_first=lane.prompt_cache.began if lane.prompt_cache is not None else None)
     came = await lane.transport.stream(call, timed, timeout_seconds=run.timeout_seconds, stall_seconds=run.spec.retry.stall_seconds)
     if isinstance(came, HttpReply) and came.body:
         came = _clean(run, came)

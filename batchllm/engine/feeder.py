@@ -26,7 +26,7 @@ from batchllm.engine.twin_keys import Twin, TwinKeys
 from batchllm.engine.twins import Shared
 from batchllm.engine.work import Work
 from batchllm.store.cache import CachedAnswer
-from batchllm.store.intake import Bits, Intake, load_answers, load_histories, pending_at
+from batchllm.store.intake import Bits, Intake, carry, load_answers, load_histories, pending_at
 from batchllm.store.records import FAILED, NO_HISTORY, OK, PENDING, Answer, History, Known
 from batchllm.store.samples import load_samples
 from batchllm.store.store import reopen
@@ -129,12 +129,15 @@ class Feeder:
             if run.stopper.stop is not None:
                 return
             if self._source.limited and nth >= (self._source.limit or 0):
-                complete = self._source.limit is not None and await self._next(chunks) is None
+                # The end of a pipe isn't waited for: it may be silent for hours.
+                complete = not self._source.is_stream and await self._next(chunks) is None
                 break
         await run.writer.call(lambda connection: self._note_end(connection, nth, complete=complete))
         if unnamed := self._source.unnamed_models:
             words = f"{unnamed:,} rows name a model in their `body` that is none of this job's; they went where its routes send them"
             run.listener(Note(level="warning", text=words))
+        if nth == 0 and self._source.looked_at:
+            run.listener(Note(level="warning", text=f"input.where leaves none of the {self._source.looked_at:,} rows"))
         run.outcomes.tally.total = run.outcomes.tally.seen
         self.finished = True
 
@@ -235,6 +238,10 @@ class Feeder:
             ]
             if again:
                 reopen(connection, again, reason="changed", now_utc=self._run.clock.utc(), changed=True)
+            if self._run.spec.output.keep:
+                # The columns may have changed, or been asked for after the answers came.
+                pairs = zip(rows, known, strict=True)
+                carry(connection, [(self._source.keep(row), one.row_key) for row, one in pairs if one.state != PENDING and row.fields])
         return known, load_histories(connection, [one.row_key for one in known if one.state == PENDING or self._is_again(one)])
 
     def _is_again(self, one: Known) -> bool:
@@ -423,7 +430,7 @@ class Feeder:
                     return
             elif self._reuses(work, row, planned, cached):
                 return
-        first = next((lane for lane in work.chain if lane.out is None), work.chain[0])
+        first = next((lane for lane in work.chain if not lane.is_out), work.chain[0])
         await self._put(first, work)
 
 

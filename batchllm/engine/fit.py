@@ -8,20 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from batchllm.core.errors import Problem, SpecError
 from batchllm.core.nouns import Code, Request, RowError
 from batchllm.engine.setup import Access, documented
 from batchllm.rows.trim import trimmed
 from batchllm.spec import JobSpec
-from batchllm.tokens import output_cap
-
-if TYPE_CHECKING:
-    from batchllm.engine.lane import Lane
+from batchllm.tokens import Counter, output_cap
 
 _MARGIN = 7 / 6
 """On a count by a tokenizer that isn't the model's own."""
+
+
+class Windowed(Protocol):
+    """What is asked of a model: a lane, or a plan's view of one."""
+
+    name: str
+    counter: Counter
+    window: int | None
 
 
 class Fit:
@@ -38,7 +43,7 @@ class Fit:
         context = self._context
         return context.max_tokens is not None or context.reserve is not None or context.trim != "error"
 
-    def fitted(self, lane: Lane, request: Request) -> tuple[Request, int] | RowError:
+    def fitted(self, lane: Windowed, request: Request) -> tuple[Request, int] | RowError:
         """(what is sent, how many messages it lost), or `too_long`."""
         most = self._most(lane, request)
         if most is None:
@@ -65,7 +70,7 @@ class Fit:
         self.cut += 1
         return replace(request, messages=shorter), len(request.messages) - len(shorter)
 
-    def _most(self, lane: Lane, request: Request) -> int | None:
+    def _most(self, lane: Windowed, request: Request) -> int | None:
         """The longest prompt; None: nobody knows a limit."""
         context = self._context
         most = context.max_tokens
@@ -77,18 +82,20 @@ class Fit:
 
 
 def check_context(spec: JobSpec, access: Mapping[str, Access]) -> None:
-    """A window that is to be kept must be known, or `context.max_tokens` must say it. Raises SpecError."""
-    if not Fit(spec).applies or spec.context.max_tokens is not None:
+    """A window that is to be kept must be known, and leave room for a prompt. Raises SpecError."""
+    context = spec.context
+    if not Fit(spec).applies:
         return
     file = str(spec.path) if spec.path is not None else None
-    problems = [
-        Problem(
-            file=file,
-            path="context",
-            message=f"how long a prompt {spec.models[name].model!r} takes is not known; say it: context: {{max_tokens: 8000}}",
-        )
-        for name, reach in access.items()
-        if documented(spec.models[name], reach.base_url).context_window is None
-    ]
+    problems: list[Problem] = []
+    for name, reach in access.items():
+        model = spec.models[name]
+        window = documented(model, reach.base_url).context_window
+        if window is None and context.max_tokens is None:
+            words = f"how long a prompt {model.model!r} takes is not known; say it: context_window: 32768 (or bound all prompts: context: {{max_tokens: 8000}})"
+            problems.append(Problem(file=file, path=f"models.{name}", message=words))
+        elif window is not None and context.reserve is not None and context.reserve >= window:
+            words = f"leaves no room for a prompt: {model.model!r} takes {window:,} tokens, prompt and answer together"
+            problems.append(Problem(file=file, path="context.reserve", message=words))
     if problems:
         raise SpecError(problems)

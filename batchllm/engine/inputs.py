@@ -30,7 +30,11 @@ class Inputs:
                 raise SpecError(Problem(file=file, path="input", message="`types`, `delimiter` and `encoding` are for CSV files"))
             self.job = upstream(patterns[0], spec=spec, environ=environ, key="input")
         else:
-            self.files = files.resolve(patterns, base=spec.folder, but=spec.own_files(environ), whole=spec.rows_are_files)
+            try:
+                self.files = files.resolve(patterns, base=spec.folder, but=spec.own_files(environ), whole=spec.rows_are_files)
+            except SpecError as error:
+                # A file's own mistake is told at the place that names the file.
+                raise SpecError([_at_input(problem, file) for problem in error.problems]) from None
         self._sieve, self._joined = sieve_of(spec, environ)
 
     @property
@@ -45,8 +49,21 @@ class Inputs:
 
     def chunks(self) -> Iterator[list[Row]]:
         """All rows, in chunks."""
-        rows = self.job.rows(self._spec.id) if self.job is not None else read.read(self.files, id_column=self._spec.id, **self._csv)
+        rows = self._unsieved()
         return self._sieve.through(rows) if self._sieve else rows
+
+    def _unsieved(self) -> Iterator[list[Row]]:
+        return self.job.rows(self._spec.id) if self.job is not None else read.read(self.files, id_column=self._spec.id, **self._csv)
+
+    def where_problem(self) -> str | None:
+        """What is wrong with the names in `input.where`."""
+        alike = self.job is not None or all(file.format in ("csv", "parquet") for file in self.files)
+        return self._sieve.misnamed(first.of_chunks(self._unsieved()), all_alike=alike) if self._sieve else None
+
+    @property
+    def looked_at(self) -> int:
+        """How many rows the last reading has seen, where rows are chosen or joined."""
+        return self._sieve.seen
 
     def readable(self) -> list[Row]:
         """The first readable rows."""
@@ -58,3 +75,10 @@ class Inputs:
         """The files and stores as they are now, for the next run's comparison."""
         told: list[Any] = [[str(file.path), file.size, file.mtime_ns] for file in self.files]
         return told + [job.record() for job in (*([self.job] if self.job is not None else []), *self._joined)]
+
+
+def _at_input(problem: Problem, spec_file: str | None) -> Problem:
+    if problem.path is not None:
+        return problem
+    words = problem.message if problem.file is None else f"{problem.file}: {problem.message}"
+    return Problem(file=spec_file, path="input", message=words)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from batchllm.admit import Closed, TooDear
 from batchllm.core.nouns import Code, Reply, Request, RowError
-from batchllm.engine.attempt import Accepted, LaneOut, Rejected, Unbounded, send_one
+from batchllm.engine.attempt import Accepted, LaneOut, Rejected, Unbounded, Unwritten, send_one
 from batchllm.engine.path import Path
 from batchllm.engine.sampling import Sampling, seeded
 from batchllm.engine.work import Work
@@ -58,10 +58,10 @@ async def _walk(run: Context, work: Work, nth: int = 0) -> None:
             work.patient = path.patient
             work.ahead = path.ahead
             work.invalid = work.turns = 0
-            if lane.out is not None:
+            if lane.is_out:
                 unasked = True
                 continue
-            if lane.outage.down and run.falls_back(lane, work) and not lane.wants_probe(run.clock.now()):
+            if lane.is_down and run.falls_back(lane, work) and not lane.wants_probe(run.clock.now()):
                 path.down(lane)
                 work.kind = path.kind
                 continue
@@ -87,6 +87,12 @@ async def _walk(run: Context, work: Work, nth: int = 0) -> None:
             except Unbounded:
                 lost = (lane, request, _UNBOUNDED, None)
                 continue
+            except Unwritten as problem:
+                error = problem.args[0]
+                lost = (lane, request, error, None)
+                path.failed(lane, error.code)
+                work.kind = path.kind
+                continue
             match end:
                 case Accepted(latency_seconds=seconds):
                     lane.took(seconds)
@@ -97,7 +103,7 @@ async def _walk(run: Context, work: Work, nth: int = 0) -> None:
                         lost = (lane, request, error, end)
                     path.failed(lane, error.code)
                 case None:
-                    if lane.out is None and not work.patient:
+                    if not lane.is_out and not work.patient:
                         path.down(lane)
                     else:
                         unasked = True
@@ -136,12 +142,19 @@ async def _on_lane(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
     request = prepared.request
     better: Rejected | None = None
     while True:
+        key = lane.by_key(prepared.amounts, run.clock.now())
         try:
-            end = await _sent(run, lane, work, prepared)
+            end = await _sent(run, key, work, prepared)
         except LaneOut:
+            if len(lane.keys) > 1 and not lane.is_out and not (lane.is_down and run.falls_back(lane, work)):
+                continue
             return None
+        except Unwritten:
+            if better is None:
+                raise
+            return better
         if isinstance(end, Accepted):
-            run.weather.came_through(lane, end, answered=True)
+            run.weather.came_through(key, end, answered=True)
             if not end.is_turn:
                 return end
             assert run.tools is not None
@@ -151,22 +164,23 @@ async def _on_lane(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
             continue
         match end.decision:
             case Refused():
-                run.weather.refused(lane, end.decision, end)
+                run.weather.refused(key, end.decision, end)
             case Down(wait_seconds=wait):
-                run.weather.down(lane, wait, end)
-                if lane.outage.down and run.falls_back(lane, work):
+                run.weather.down(key, wait, end)
+                if lane.is_down and run.falls_back(lane, work):
                     return None
-                if not lane.outage.down and wait is None:
-                    await run.park(lane, run.weather.backoff(lane.outage.streak - 1))
+                if not key.outage.down and wait is None:
+                    await run.park(lane, run.weather.backoff(key.outage.streak - 1))
             case Again(delay_seconds=delay):
-                run.weather.shaky(lane, work, end)
+                run.weather.shaky(key, work, end)
                 await run.park(lane, delay)
             case ModelOut():
-                run.weather.model_out(lane, end.decision)
-                return None
+                run.weather.model_out(key, end.decision)
+                if lane.is_out:
+                    return None
             case Improve() as decision:
                 assert end.reply is not None
-                run.weather.came_through(lane, end, answered=True)
+                run.weather.came_through(key, end, answered=True)
                 asked = lane.longer(request) if decision.how == "longer" else run.answers.repaired(request, end.reply, decision)
                 better, end.decision = end, Fail(error=decision.error)
                 if asked is None:
@@ -174,7 +188,7 @@ async def _on_lane(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
                 work.kind = "repair" if len(asked.messages) > len(request.messages) else "retry"
                 request = asked
             case Fail(error=error):
-                run.weather.came_through(lane, end, answered=isinstance(end.reply, Reply))
+                run.weather.came_through(key, end, answered=isinstance(end.reply, Reply))
                 # With its own answer shown to it, or a larger cap, a request may be too much; the row isn't to blame for what was added.
                 return better if better is not None and error.code in {Code.TOO_LONG, Code.REJECTED} else end
         if work.kind in {"first", "fallback", "escalation", "turn"}:

@@ -23,18 +23,28 @@ class NoKey(Exception):  # noqa: N818 - it is a problem of the spec a moment lat
     """The key can't be had; the text says why and what to do."""
 
 
-def read_key(model: ModelSpec, environ: Mapping[str, str], folder: Path, ran: dict[str, str]) -> Secret | None:
-    """The key of a model; None when it sends none. `ran`: outputs of commands that have run already, so that each runs once. Raises NoKey."""
+def read_keys(model: ModelSpec, environ: Mapping[str, str], folder: Path, ran: dict[str, str]) -> dict[str, Secret | None]:
+    """The keys of a model by the variables that hold them; by "" one that comes from elsewhere, or None when none is sent. `ran`: outputs of commands that have run
+    already, so that each runs once. Raises NoKey.
+    """
     command, file = model.api_key_command, model.api_key_file
     if command is not None:
         if command not in ran:
             ran[command] = _output(command, environ, folder)
-        return _checked(ran[command], "what api_key_command printed")
+        return {"": _checked(ran[command], "what api_key_command printed")}
     if file is not None:
-        return _checked(_content(file, folder), f"the content of {file}")
-    variable = model.key_env()
-    if variable is None:
-        return None
+        return {"": _checked(_content(file, folder), f"the content of {file}")}
+    keys: dict[str, Secret | None] = {}
+    for variable in model.key_envs():
+        key = _in_variable(variable, environ)
+        for other, there in keys.items():
+            if there is not None and there.reveal() == key.reveal():
+                raise NoKey(f"{other} and {variable} hold the same key; each key is used at its own limits, so name it once")
+        keys[variable] = key
+    return keys or {"": None}
+
+
+def _in_variable(variable: str, environ: Mapping[str, str]) -> Secret:
     text = environ.get(variable, "")
     if not text.strip():
         raise NoKey(

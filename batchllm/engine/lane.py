@@ -6,7 +6,6 @@ Its workers take rows from its queue; a row that only waits for its next try par
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from batchllm.admit.finder import Finder
 from batchllm.core.nouns import Draft, Endpoint, Request, Usage, Wanted
 from batchllm.core.wire import Transport
 from batchllm.cost import Prices, same_or_snapshot
+from batchllm.engine.outage import Outage
 from batchllm.engine.prompt_cache import PromptCache, PromptKey
 from batchllm.engine.work import Work
 from batchllm.providers.codec import Codec
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 _SURELY_LARGER = 1.5
 """Times a limit; below, the estimate of a request's tokens may be wrong."""
-FAULTS_IN_A_ROW = 5
-"""Connection faults without an answer in between after which an endpoint counts as down."""
 OWN_BURST = 0.5
 """Of the provider's burst, the part that we use: sends that bunch up on the way must still fit the rest."""
 _FIRST_OUTPUT_GUESS = 256
@@ -112,40 +110,6 @@ class _Asked:
         self.tier = tier if isinstance(tier, str) else None
 
 
-class Outage:
-    """Whether an endpoint is down, and since when."""
-
-    __slots__ = ("_rows", "alive_at", "down", "first_at", "probes", "streak", "words")
-
-    def __init__(self) -> None:
-        self.alive_at = -math.inf
-        """When the latest request that got a reply was sent: what was sent before it and got none can't blame the endpoint."""
-        self._rows: set[int] = set()
-        self.streak = 0
-        self.first_at = 0.0
-        self.down = False
-        self.probes = 0
-        self.words = ""
-
-    def fault(self, now: float, words: str, *, row_key: int | None = None) -> None:
-        """A fault that an endpoint in trouble gives. `row_key`: a row can give it too, so each row counts once."""
-        if self.streak == 0:
-            self.first_at = now
-        self.words = words
-        if row_key is not None:
-            if row_key in self._rows:
-                return
-            self._rows.add(row_key)
-        self.streak += 1
-
-    def over(self) -> None:
-        """An answer came, whatever it said."""
-        self.streak = 0
-        self.down = False
-        self.probes = 0
-        self._rows.clear()
-
-
 class Lane:
     """One model's part of the run."""
 
@@ -175,8 +139,14 @@ class Lane:
         charging: Charging,
         known: LearntModel | None,
         reserves_learnt: bool,
+        key_env: str | None = None,
     ) -> None:
         self.name = name
+        self.key_env = key_env
+        """The variable that holds its key, where the model has several keys."""
+        self.label = name if key_env is None else f"{name} ({key_env})"
+        self.keys: tuple[Lane, ...] = (self,)
+        """The same model by each of its keys. Rows are handed to the first, which stands for them all, and each request goes to the one that is free (`by_key`)."""
         self.spec = spec
         self.deployment = deployment
         self.deployment_id = deployment_id
@@ -194,7 +164,8 @@ class Lane:
         self.answered = answered
         """Whether it ever answered in this store; one that never did and is refused for good stops the run."""
         self.out: str | None = None
-        """Why it is out for this run."""
+        """Why it is out for this run, by this key."""
+        self._turns = 0
         self.outage = Outage()
         self.finder = Finder(_declared(spec.limits))
         self.adaptive = not paced(spec.limits) and not spec.limits.unlimited
@@ -206,7 +177,6 @@ class Lane:
         """Set when a row left a full queue, and when the run stops."""
         self.backlog_limit = 2 * width + 64
         self.width = width
-        self.tags = spec.provider in {"openai", "simulated"}
         self.streams = streams
         self.warned = 0
         """How many of the codec's warnings were shown."""
@@ -420,4 +390,34 @@ class Lane:
 
     def wants_probe(self, now: float) -> bool:
         """Whether a row that could go elsewhere should ask a model that is down, to see if it is back."""
-        return not self.own.in_flight and not self.queue.waiters and now >= self.own.paused_until
+        return any(not key.own.in_flight and not key.queue.waiters and now >= key.own.paused_until for key in self.keys if key.out is None)
+
+    # Several keys.
+
+    @property
+    def is_out(self) -> bool:
+        """Whether none of its keys is left for this run."""
+        return all(key.out is not None for key in self.keys)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether none of its keys reaches it."""
+        return all(key.outage.down or key.out is not None for key in self.keys)
+
+    def by_key(self, amounts: dict[str, float], now: float) -> Lane:
+        """The model by the key that will let a request pass soonest: the shortest line, where nothing is wrong; in turn where none has to wait."""
+        if len(self.keys) == 1:
+            return self
+        lane = min(self.keys, key=lambda key: key._line(amounts, now))  # noqa: SLF001 - of the same class
+        lane._turns += 1  # noqa: SLF001 - of the same class
+        return lane
+
+    def _line(self, amounts: dict[str, float], now: float) -> tuple[bool, bool, float, int, float, int]:
+        short = self.own.short_of(amounts, now)
+        paused = max(0.0, self.own.paused_until - now)
+        return (self.out is not None, self.outage.down, paused, len(self.queue.waiters), short[1] if short is not None else 0.0, self._turns)
+
+    def has_better_key(self, amounts: dict[str, float], now: float) -> bool:
+        """Whether a request that waits for this key should go to another one."""
+        mine = self._line(amounts, now)[:3]
+        return any(key._line(amounts, now)[:3] < mine for key in self.keys if key is not self)  # noqa: SLF001 - of the same class

@@ -203,22 +203,25 @@ def quality_of(prices: Prices | None) -> Quality | None:
 
 
 def live_job(spec: JobSpec, environ: Mapping[str, str], rows: int) -> tuple[JobSpec, list[dict[str, Any]]]:
-    """A job that asks every model for the same rows, with a store of its own (`<name>.compare.db`), and its records. Asked twice, it sends nothing twice."""
+    """A job that asks every model for the same rows, with a store of its own (`<name>.compare.db`; `<name>.compare.sim.db` with nothing but simulated models), and its records. Asked twice, it sends nothing twice."""
     records: list[dict[str, Any]] = []
     for row, draft in _drafts(spec, environ, rows):
         if isinstance(draft, RowError):
             continue
         key = row.custom_id if row.custom_id is not None else str(row.position)
         records += [{**row.fields, ID_COLUMN: f"{key}{AT}{name}", MODEL_COLUMN: name} for name in spec.models]
-    store = spec.store_path(environ).with_name(f"{spec.name}.compare.db")
+    own = "compare.sim" if all(model.provider == "simulated" for model in spec.models.values()) else "compare"
+    store = spec.store_path(environ).with_name(f"{spec.name}.{own}.db")
     update = {
-        "name": f"{spec.name}.compare",
+        "name": f"{spec.name}.{own}",
         "id": ID_COLUMN,
         "overrides": OverridesSpec(model=MODEL_COLUMN, request=spec.overrides.request),
         "store": literal(str(store)),
         "results": "none",
         "dedupe": False,
         "samples": None,
+        # The rows are asked by this command alone, so it is for what they are now.
+        "on_change": "rerun",
         "output": spec.output.model_copy(update={"keep": ()}),
     }
     return spec.model_copy(update=update), records

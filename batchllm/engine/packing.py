@@ -1,6 +1,6 @@
 """Inputs of embeddings travel together: many rows in one request, each with its own attempt, money, answer and result.
 
-Rows walk alone and meet here. The first to come opens a pack and drives it; it leaves when it is full or when nobody joined for two milliseconds, through one
+Rows walk alone and meet here. The first to come opens a pack; it leaves when it is full or when nobody joined for two milliseconds, through one
 admission. The trap is the row that spoils it for the others: a pack that is refused for what is in it is halved and sent again until the bad row fails alone,
 and rows whose pack broke for other reasons try again in smaller ones.
 """
@@ -17,7 +17,7 @@ from batchllm.admit import Closed, Divide, Evicted, Lease, Part
 from batchllm.admit.charging import NOTHING
 from batchllm.core.nouns import Fault, Kind, Reply
 from batchllm.core.wire import HttpReply
-from batchllm.engine.attempt import Accepted, LaneOut, Rejected, Unbounded, cancelled, conclude, settle, started
+from batchllm.engine.attempt import Accepted, LaneOut, Rejected, Unbounded, Unwritten, cancelled, conclude, settle, started, unwritten
 from batchllm.engine.exchange import Exchange, exchange_many
 from batchllm.providers.codec import PackingCodec
 from batchllm.providers.prompts import one_text
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MOST_INPUTS = 128
 """Of one request. Wires take more (2048), but a request that fails takes all its rows along."""
-_MOST_TOKENS = 200_000
+MOST_TOKENS = 200_000
 """By the estimate; OpenAI takes 300,000 in a request (protocols A.6)."""
 _MOST_BYTES = 4 << 20
 _GATHER_SECONDS = 0.002
@@ -137,19 +137,23 @@ class Packer:
         return Seat(work, prepared, size, sum(work.failures.values())) if size else None
 
     async def ride(self, run: Context, lane: Lane, seat: Seat) -> Accepted | Rejected:
-        """Sends the row together with others. Raises what a row that is sent alone raises: `Closed`, `LaneOut`, `Unbounded`, `TooDear`."""
+        """Sends the row together with others. Raises what a row that is sent alone raises: `Closed`, `LaneOut`, `Unbounded`, `Unwritten`, `TooDear`."""
         pack = self._board(lane, seat)
         if pack is not None:
-            try:
-                await pack.closed
-            except asyncio.CancelledError:
-                self._leave(pack, seat.level)
-                for other in pack.seats:
-                    other.end.cancel()
-                raise
-            await self._deliver(run, lane, pack.seats)
+            # Not by this row: it must be free to settle its part, or a pack that is divided waits for a slot that it holds itself.
+            run.start(self._drive, run, lane, pack, seat.level)
         # Each row settles its own part, right before its answer is written: an attempt that is known to be paid for and its answer must reach the disk together.
         return (await seat.end)()
+
+    async def _drive(self, run: Context, lane: Lane, pack: _Pack, level: int) -> None:
+        try:
+            await pack.closed
+        except asyncio.CancelledError:
+            self._leave(pack, level)
+            for seat in pack.seats:
+                seat.end.cancel()
+            raise
+        await self._deliver(run, lane, pack.seats)
 
     def _board(self, lane: Lane, seat: Seat) -> _Pack | None:
         """Takes a place; the new pack when the row is its first."""
@@ -191,8 +195,8 @@ class Packer:
         if pack.bytes + seat.size > _MOST_BYTES:
             return False
         # A request larger than the provider's own bucket would never pass.
-        room = min((b.capacity for group in lane.groups for b in group.buckets if b.dimension in {"tpm", "itpm"}), default=_MOST_TOKENS)
-        return pack.tokens + seat.prepared.estimate <= min(room, _MOST_TOKENS)
+        room = min((b.capacity for group in lane.groups for b in group.buckets if b.dimension in {"tpm", "itpm"}), default=MOST_TOKENS)
+        return pack.tokens + seat.prepared.estimate <= min(room, MOST_TOKENS)
 
     async def _deliver(self, run: Context, lane: Lane, seats: Sequence[Seat]) -> bool:
         """Brings all seats to their end; whether one request was enough."""
@@ -221,31 +225,29 @@ class Packer:
     async def _send(self, run: Context, lane: Lane, seats: Sequence[Seat]) -> bool:
         if not seats:
             return True
+        first = seats[0].work
+        tag = f"{run.job_id}.{first.row_key}.{first.attempts + 1}"
+        try:
+            codec = lane.codec("embeddings")
+            assert isinstance(codec, PackingCodec)
+            call = codec.encode_many([seat.prepared.request for seat in seats], client_request_id=tag)
+        except (TypeError, ValueError) as error:
+            if len(seats) > 1:
+                return await self._divide(run, lane, seats, learn=False)
+            raise Unwritten(unwritten(error)) from error
         try:
             lease, ids = await _journalled(run, lane, seats)
         except Divide:
             return await self._divide(run, lane, seats, learn=False)
         trip = _Trip(run, lane, seats, lease, ids)
-        codec = lane.codec("embeddings")
-        assert isinstance(codec, PackingCodec)
-        first = seats[0].work
-        tag = f"{run.job_id}.{first.row_key}.{first.attempts}" if lane.tags else None
+        if len(codec.warnings) > lane.warned:
+            run.warn(lane, codec)
         try:
-            call = codec.encode_many([seat.prepared.request for seat in seats], client_request_id=tag)
-        except (TypeError, ValueError) as error:
-            fault = Fault(kind=Kind.BAD_REQUEST, message=f"the request can't be written: {error}", billed="no", counts=False)
-            came: HttpReply | Fault = fault
-            outcomes: list[Reply | Fault] | Fault = fault
-            bodies: tuple[bytes | None, bytes | None] = (None, None)
-        else:
-            if len(codec.warnings) > lane.warned:
-                run.warn(lane, codec)
-            try:
-                came, outcomes, reply_body = await exchange_many(run, lane, codec, call, [seat.prepared.estimate for seat in seats])
-            except asyncio.CancelledError:
-                trip.cancelled()
-                raise
-            bodies = (call.body, reply_body)
+            came, outcomes, reply_body = await exchange_many(run, lane, codec, call, [seat.prepared.estimate for seat in seats])
+        except asyncio.CancelledError:
+            trip.cancelled()
+            raise
+        bodies = (call.body, reply_body)
         if lane.reads_hints and isinstance(came, HttpReply):
             hints = codec.hints(came.headers)
             if hints:
@@ -385,5 +387,5 @@ async def _admitted(run: Context, lane: Lane, seats: Sequence[Seat]) -> Lease:
                 lane.queue, whole.amounts, pico, tokens=tokens, ticket=ticket, fresh=lambda: lane.amounts(whole), divisible=len(seats) > 1
             )
         except Evicted:
-            if any(run.falls_back(lane, seat.work) for seat in seats):
+            if any(run.leaves(lane, seat.work, whole.amounts) for seat in seats):
                 raise LaneOut from None

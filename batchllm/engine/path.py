@@ -48,7 +48,8 @@ class Path:
         return self._todo
 
     def down(self, lane: Lane) -> None:
-        """It could not be asked now; it is asked once more when no other one had an answer."""
+        """It could not be asked now; it is asked once more when no other one had an answer, or when another one's answer wasn't good enough."""
+        self._asked.remove(lane)
         self._skipped.append(lane)
 
     def failed(self, lane: Lane, code: Code) -> None:

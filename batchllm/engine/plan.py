@@ -6,8 +6,9 @@ a guess (the length of answers, their speed, limits that nobody declared) is tol
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,20 +16,20 @@ from batchllm.core.errors import SpecError, StoreError
 from batchllm.cost import Prices
 from batchllm.engine.answers import Answers
 from batchllm.engine.deps import RunOptions
-from batchllm.engine.packing import MOST_INPUTS
+from batchllm.engine.pace import minute_buckets
+from batchllm.engine.packing import MOST_TOKENS
 from batchllm.engine.plan_caps import Binding, binding_cap, days_needed, minutes_needed
 from batchllm.engine.plan_count import Counted, count
+from batchllm.engine.plan_left import Left, with_what_is_left
 from batchllm.engine.plan_live import Live
-from batchllm.engine.plan_models import ENOUGH_ANSWERS, Basis, Earlier, PlanModel, Stored, access_without_keys, look_back
+from batchllm.engine.plan_models import Basis, Earlier, PlanModel, Stored, access_without_keys, look_back
+from batchllm.engine.plan_notes import of_job, of_store, on_top
 from batchllm.engine.plan_play import Played, Unit, how_many, play
 from batchllm.engine.plan_saves import Saving, savings
-from batchllm.engine.setup import check_money, reachable
+from batchllm.engine.setup import check_money, most_inputs, reachable
 from batchllm.engine.source import Source
 from batchllm.spec import JobSpec, deadline_utc
 from batchllm.store.read import StoreReader
-
-_PACK_TOKENS = 200_000
-"""Most input of one request for embeddings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,8 @@ class Plan:
     duplicates: int
     shared: int
     """Duplicates that `dedupe` answers without asking."""
+    done: Mapping[str, int]
+    """Rows that a run leaves alone, because the store has their outcome: `ok` or `failed`. All that follows is about the others."""
     bad: Mapping[str, int]
     nulls: int
     requests: int
@@ -127,21 +130,25 @@ def _plan(spec: JobSpec, environ: Mapping[str, str], options: RunOptions, *, utc
     source.check()
     source.prepare_sample()
     stored, earlier = earlier_of(spec, environ)
+    left_spec = with_what_is_left(spec, stored.used, utc=utc)
     models = {name: PlanModel(name, spec, access[name], utc=utc, wanted=answers.wanted, earlier=earlier.get(name)) for name in names}
-    counted = count(spec, source, models, answers)
+    with _store_of(spec, environ) as reader:
+        left = Left(reader, spec, source, answers.wanted, options.retry_failed) if reader is not None else None
+        counted = count(spec, source, models, answers, left)
     times = spec.samples or 1
-    planned = tuple(_of_model(models[name], counted, times) for name in names if counted.of(name))
-    units, requests = _units(spec, models, counted, times, minutes_needed(spec, planned) * times)
-    windows, by = days_needed(spec, planned, utc)
-    played = play(spec, models, units, requests, utc=utc, days=windows > 0)
+    planned = tuple(_of_model(models[name], counted, times) for name in names)
+    units, requests = _units(spec, models, counted, times, minutes_needed(spec, planned, times))
+    windows, by = days_needed(spec, planned, requests, utc)
+    played = play(left_spec, models, units, requests, utc=utc, days=windows > 0)
     played, stopped_at = _calendar(spec, played, windows, by, utc)
     expected = None if any(one.expected_pico is None for one in planned) else sum(one.expected_pico or 0 for one in planned)
     return Plan(
         job=spec.name,
         made_utc=utc,
         rows=counted.rows,
-        duplicates=counted.duplicates,
+        duplicates=sum(counted.repeats.values()),
         shared=sum(counted.shared.values()),
+        done=counted.done,
         bad=counted.bad,
         nulls=counted.nulls,
         requests=requests,
@@ -153,13 +160,13 @@ def _plan(spec: JobSpec, environ: Mapping[str, str], options: RunOptions, *, utc
         stopped_by=played.stopped_by,
         stopped_at=stopped_at,
         played=played.played,
-        binding=binding_cap(spec, planned, requests, stored),
-        hosts=hosts_of(spec, [one.name for one in planned]),
+        binding=binding_cap(left_spec, planned, requests),
+        hosts=hosts_of(spec, names),
         savings=tuple(savings(spec, models, planned, counted, utc=utc)),
         stored=stored,
-        notes=tuple(_notes(spec, models, planned, counted, expected, answers)),
+        notes=(*of_store(spec, environ), *on_top(stored, spec.samples), *of_job(left_spec, models, planned, counted, expected, answers, played)),
         samples=times,
-        live=live.as_dict(requests, _live_seconds(spec, models, units, requests, live, utc)) if live is not None else None,
+        live=live.as_dict(requests, _live_seconds(left_spec, models, units, requests, live, utc)) if live is not None else None,
         simulated=all(models[name].simulated for name in names),
     )
 
@@ -181,14 +188,23 @@ def _live_seconds(
 
 def earlier_of(spec: JobSpec, environ: Mapping[str, str]) -> tuple[Stored, dict[str, Earlier]]:
     """What the job's store knows, if there is one that can be read."""
+    with _store_of(spec, environ) as reader:
+        return look_back(reader, spec) if reader is not None else (Stored(), {})
+
+
+@contextlib.contextmanager
+def _store_of(spec: JobSpec, environ: Mapping[str, str]) -> Iterator[StoreReader | None]:
+    """The job's store; None when there is none that a run could go on with."""
     path = spec.store_path(environ)
-    if not path.exists():
-        return Stored(), {}
     try:
-        with StoreReader(path) as reader:
-            return look_back(reader, spec) if reader.job()["name"] == spec.name else (Stored(), {})
+        reader = StoreReader(path) if path.exists() else None
     except StoreError:
-        return Stored(), {}
+        reader = None
+    if reader is None:
+        yield None
+        return
+    with reader:
+        yield reader if reader.job()["name"] == spec.name else None
 
 
 def _of_model(model: PlanModel, counted: Counted, times: int) -> ModelPlan:
@@ -248,36 +264,44 @@ def _units(spec: JobSpec, models: Mapping[str, PlanModel], counted: Counted, tim
     units = [unit for _, unit in chosen]
     if not packs:
         return units, max(rows, len(units))
-    packed = _packed(units)
+    packed = _packed(spec, units)
     return packed, max(len(packed), round(len(packed) * rows / max(len(units), 1)))
 
 
-def _packed(units: list[Unit]) -> list[Unit]:
-    """Embeddings go in packs: one request for many rows."""
-    by_model: dict[str, list[Unit]] = {}
-    for unit in units:
-        by_model.setdefault(unit.model, []).append(unit)
+def _packed(spec: JobSpec, units: list[Unit]) -> list[Unit]:
+    """Embeddings go in packs, as the engine fills them: one request for many rows, no larger than the smallest burst of tokens that it must pass."""
+    open_packs: dict[str, list[Unit]] = {}
     packed: list[Unit] = []
-    for name, own in by_model.items():
-        mean = sum(unit.estimate for unit in own) / len(own)
-        size = max(1, min(MOST_INPUTS, int(_PACK_TOKENS // max(mean, 1))))
-        for at in range(0, len(own), size):
-            part = own[at : at + size]
-            bounds = [unit.bound for unit in part]
-            bound = None if None in bounds else sum(bound or 0 for bound in bounds)
-            packed.append(
-                Unit(
-                    name,
-                    sum(unit.estimate for unit in part),
-                    bound,
-                    None,
-                    sum(unit.input_tokens for unit in part),
-                    0,
-                    0,
-                    max(unit.seconds for unit in part),
-                )
-            )
-    return packed
+    most = {name: (most_inputs(model), _room(spec, name)) for name, model in spec.models.items()}
+    for unit in units:
+        pack = open_packs.setdefault(unit.model, [])
+        inputs, room = most[unit.model]
+        if pack and (len(pack) >= inputs or sum(one.estimate for one in pack) + unit.estimate > room):
+            packed.append(_as_one(pack))
+            pack.clear()
+        pack.append(unit)
+    return packed + [_as_one(pack) for pack in open_packs.values()]
+
+
+def _room(spec: JobSpec, name: str) -> float:
+    """The most tokens of one pack of a model."""
+    groups = [group for group in spec.limit_groups.values() if name in group.models]
+    buckets = [bucket for limits in (spec.models[name].limits, *groups) for bucket in minute_buckets(limits, 0.0)]
+    return min([MOST_TOKENS, *(bucket.capacity for bucket in buckets if bucket.dimension in {"tpm", "itpm"})])
+
+
+def _as_one(pack: list[Unit]) -> Unit:
+    bounds = [unit.bound for unit in pack]
+    return Unit(
+        pack[0].model,
+        sum(unit.estimate for unit in pack),
+        None if None in bounds else sum(bound or 0 for bound in bounds),
+        1,  # played as a question that has an answer, for which nothing else is to be held
+        sum(unit.input_tokens for unit in pack),
+        0,
+        0,
+        max(unit.seconds for unit in pack),
+    )
 
 
 def _calendar(spec: JobSpec, played: Played, windows: float, by: str | None, utc: float) -> tuple[Played, int | None]:
@@ -302,7 +326,7 @@ def hosts_of(spec: JobSpec, names: list[str]) -> tuple[Host, ...]:
         model = spec.models[name]
         own = HOSTS.get(model.provider)
         base = "" if model.provider == "simulated" else model.base_url or (own.base_url if own is not None else "")
-        variable = model.key_env()
+        variables = model.key_envs()
         if model.provider == "simulated":
             key = "none"
         elif model.api_key_command is not None:
@@ -310,38 +334,8 @@ def hosts_of(spec: JobSpec, names: list[str]) -> tuple[Host, ...]:
         elif model.api_key_file is not None:
             key = f"the file {model.api_key_file}"
         else:
-            key = variable or "none"
+            key = " and ".join(variables) or "none"
         if model.headers:
             key = f"{key}; headers {', '.join(model.headers)}"
         found.setdefault((base, key), []).append(name)
     return tuple(Host(models=tuple(models), base_url=base, key=key) for (base, key), models in found.items())
-
-
-def _notes(
-    spec: JobSpec, models: Mapping[str, PlanModel], planned: tuple[ModelPlan, ...], counted: Counted, expected: int | None, answers: Answers
-) -> list[str]:
-    notes = []
-    for one in planned:
-        model = models[one.name]
-        limits = model.spec.limits
-        if not limits.declared and not limits.unlimited and not model.simulated:
-            notes.append(f"no limits are declared for {one.name}: a run finds them out; the time supposes that there are none")
-        if model.earlier is None and not model.simulated and spec.endpoint != "embeddings":
-            notes.append(
-                f"the answers of {one.name} are assumed to have {one.output_expected // max(one.rows * (spec.samples or 1), 1)} tokens and to take 1 s and 1/50 s a token; "
-                f"{ENOUGH_ANSWERS} answers in the store (--live K) say more"
-            )
-        if one.expected_pico is None:
-            notes.append(f"the price of {one.model!r} is not known; give models.{one.name}.price")
-        elif one.worst_pico is None:
-            notes.append(f"the most that {one.name} can cost is not known: no bound of its answers (or of its input) is")
-    if answers.checks:
-        words = f", then {' and '.join(answers.ladder)} are asked" if answers.ladder else ""
-        notes.append(f"answers that aren't valid are asked for again (`output`){words}: that comes on top, and --live K shows how often it happens")
-    if counted.nulls:
-        notes.append(f"{counted.nulls:,} nulls are shown as nothing by the prompt")
-    if expected is not None and spec.budget.usd is not None:
-        cap = int(spec.budget.usd * 10**12)
-        if expected > cap:
-            notes.append("budget.usd is below the expected cost: the run stops before its end")
-    return notes

@@ -10,7 +10,6 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from batchllm.core.money import PICO_PER_USD
-from batchllm.engine.plan_models import Stored
 from batchllm.spec import JobSpec, RateLimits
 
 if TYPE_CHECKING:
@@ -30,18 +29,16 @@ class Binding:
     """How often that many go, until all went."""
 
 
-def binding_cap(spec: JobSpec, planned: Sequence[ModelPlan], requests: int, stored: Stored) -> Binding | None:
-    """The tightest cap; None when all requests fit under it at once, or none is set."""
+def binding_cap(spec: JobSpec, planned: Sequence[ModelPlan], requests: int) -> Binding | None:
+    """The tightest cap, of which what was spent is taken off already; None when all requests fit under it at once, or none is set."""
     if not requests or not planned:
         return None
     found: list[Binding] = []
     worst = None if any(one.worst_pico is None for one in planned) else sum(one.worst_pico or 0 for one in planned)
     tokens = None if any(one.output_worst is None for one in planned) else sum(one.input_tokens + (one.output_worst or 0) for one in planned)
-    spent = stored.spent_pico or 0
     for name, usd in (("budget.usd", spec.budget.usd), ("budget.usd_per_day", spec.budget.usd_per_day)):
         if usd is not None and worst:
-            left = max(int(usd * PICO_PER_USD) - (spent if name == "budget.usd" else 0), 0)
-            found.append(_fits(name, left, worst, requests))
+            found.append(_fits(name, int(usd * PICO_PER_USD), worst, requests))
     for name, cap in (
         ("budget.tokens", spec.budget.tokens),
         ("budget.tokens_per_day", spec.budget.tokens_per_day),
@@ -58,14 +55,14 @@ def _fits(name: str, left: int, worst: int, requests: int) -> Binding:
     return Binding(budget=name, rows_at_once=fits, rounds=ceil(requests / fits) if fits else 0)
 
 
-def minutes_needed(spec: JobSpec, planned: Sequence[ModelPlan]) -> float:
-    """The least seconds that the limits of a minute leave."""
+def minutes_needed(spec: JobSpec, planned: Sequence[ModelPlan], times: int) -> float:
+    """The least seconds that the limits of a minute leave, with so many requests a row."""
     by_name = {one.name: one for one in planned}
     longest = 0.0
     for names, limits, share in _limits(spec, planned):
         own = [by_name[name] for name in names if name in by_name]
         read, written = sum(one.input_tokens for one in own), sum(one.output_expected for one in own)
-        needs = {"rpm": sum(one.rows for one in own), "tpm": read + written, "itpm": read, "otpm": written}
+        needs = {"rpm": times * sum(one.rows for one in own), "tpm": read + written, "itpm": read, "otpm": written}
         for dimension, need in needs.items():
             limit = getattr(limits, dimension)
             if limit is not None:
@@ -77,21 +74,23 @@ def _limits(spec: JobSpec, planned: Sequence[ModelPlan]) -> list[tuple[list[str]
     """(models, the limits that hold for them together, this job's share of these)."""
     groups = spec.limit_groups.values()
     return [
-        *(([one.name], spec.models[one.name].limits, 1.0) for one in planned),
+        *(([one.name], spec.models[one.name].all_limits(), 1.0) for one in planned),
         *((list(group.models), group, float(group.share)) for group in groups),
     ]
 
 
-def days_needed(spec: JobSpec, planned: Sequence[ModelPlan], utc: float) -> tuple[float, str | None]:
+def days_needed(spec: JobSpec, planned: Sequence[ModelPlan], requests: int, utc: float) -> tuple[float, str | None]:
     """(the least seconds that limits and budgets of a day leave, which one it is); (0, None) when none binds.
 
     Limits per day come back all day long, so a full day's worth goes at once and the rest at the day's rate. Budgets open again at midnight UTC.
     """
     longest: tuple[float, str | None] = (0.0, None)
+    # Several samples are several requests, and embeddings of many rows are one.
+    each = requests / max(sum(one.rows for one in planned), 1)
     by_name = {one.name: one for one in planned}
     for names, limits, share in _limits(spec, planned):
         own = [by_name[name] for name in names if name in by_name]
-        needs = {"rpd": sum(one.rows for one in own), "tpd": sum(one.input_tokens + one.output_expected for one in own)}
+        needs = {"rpd": each * sum(one.rows for one in own), "tpd": sum(one.input_tokens + one.output_expected for one in own)}
         for dimension, need in needs.items():
             limit = getattr(limits, dimension)
             if limit is not None and need > limit * share:

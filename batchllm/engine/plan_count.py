@@ -15,6 +15,7 @@ from typing import Any
 
 from batchllm.core.nouns import Code, Draft, Request, RowError
 from batchllm.engine.answers import Answers
+from batchllm.engine.plan_left import Left
 from batchllm.engine.plan_models import Asked, PlanModel
 from batchllm.engine.source import Source
 from batchllm.engine.twin_keys import repeatable
@@ -22,7 +23,7 @@ from batchllm.rows.request import fingerprint
 from batchllm.spec import JobSpec
 
 WHOLE = 5000
-"""The first rows, all of which are counted: a small job is counted to the last row."""
+"""The first rows that are to be sent, all of which are counted: a small job is counted to the last row."""
 KEPT = 400
 """Counted rows that a class keeps beyond them."""
 _SEEN_AT_ONCE = 200_000
@@ -54,7 +55,11 @@ class Repeats:
 
     def count(self) -> int:
         """All repeats."""
-        return self._at_once + sum(len(part) - len(set(part)) for part in self._parts)
+        return self._at_once + self.late()
+
+    def late(self) -> int:
+        """Those that weren't told at once."""
+        return sum(len(part) - len(set(part)) for part in self._parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +115,14 @@ class Counted:
     rows: int
     bad: Mapping[str, int]
     """Rows that fail before anything is sent, by code."""
-    duplicates: int
-    """Rows whose request an earlier row has, too."""
+    repeats: Mapping[str, int]
+    """Rows whose request an earlier row has, too, by model."""
     shared: Mapping[str, int]
     """Of these, the ones that `dedupe` answers without asking, by model."""
+    done: Mapping[str, int]
+    """Rows that a run leaves alone, by what they are in the store: `ok` or `failed`."""
+    changed: int
+    """Rows with an ok answer to what they no longer ask; counted as asked again."""
     nulls: int
     """Nulls that the prompt shows as nothing."""
     groups: Mapping[tuple[str, int], Group]
@@ -177,13 +186,15 @@ class _Sharing:
         return all(repeatable(request.endpoint, request.params, request.body) for request in requests)
 
 
-def count(spec: JobSpec, source: Source, models: Mapping[str, PlanModel], answers: Answers, *, seed: int = 1) -> Counted:
-    """Reads the input once. Raises SpecError for what concerns a whole file."""
+def count(spec: JobSpec, source: Source, models: Mapping[str, PlanModel], answers: Answers, left: Left | None = None, *, seed: int = 1) -> Counted:
+    """Reads the input once; `left` tells what is done already. Raises SpecError for what concerns a whole file."""
     rng = random.Random(seed)
     bad: Tally[str] = Tally()
     identities = Repeats()
     repeats = {name: Repeats() for name in models}
     shared: Tally[str] = Tally()
+    done: Tally[str] = Tally()
+    changed = 0
     groups: dict[tuple[str, int], Group] = {}
     routes: Tally[tuple[int | None, str]] = Tally()
     starts = {name: _Start(rng) for name in models}
@@ -191,9 +202,10 @@ def count(spec: JobSpec, source: Source, models: Mapping[str, PlanModel], answer
     sharing: dict[str, bool] = {}
     alike = _Sharing(spec, models, reads_rows=answers.keeps_fields, ladder=answers.ladder)
     cheapest = spec.prefer == "cheapest"
-    rows = nth = 0
+    rows = nth = to_send = 0
     for chunk in source.chunks():
-        for row in chunk:
+        known = left.take(chunk) if left is not None else None
+        for at_chunk, row in enumerate(chunk):
             nth += 1
             if not source.in_scope(row, nth - 1):
                 continue
@@ -201,15 +213,25 @@ def count(spec: JobSpec, source: Source, models: Mapping[str, PlanModel], answer
             if row.identity.startswith("id:") and identities.add(hash(row.identity)):
                 bad[str(Code.DUPLICATE_ID)] += 1
                 continue
-            planned = source.plan(row)
+            one = known[at_chunk] if known is not None else None
+            planned = source.plan(row, one.pin if one is not None else None)
             if isinstance(planned, RowError):
                 bad[str(planned.code)] += 1
                 continue
-            name = planned.chain[0] if not cheapest else min(planned.chain, key=by_price.__getitem__)
+            standing = left.of(one, planned) if left is not None and one is not None else "asked"
+            chain = planned.chain if not cheapest else sorted(planned.chain, key=by_price.__getitem__)
+            name = next((name for name in chain if models[name].takes(planned.draft)), None)
+            if name is None:
+                bad[str(Code.TOO_LONG)] += 1
+                continue
             model = models[name]
             request = model.request(planned.draft)
-            routes[planned.rule, name] += 1
             again = repeats[name].add(hash(fingerprint(request)))
+            if standing in {"ok", "failed"}:
+                done[standing] += 1
+                continue
+            changed += standing == "changed"
+            routes[planned.rule, name] += 1
             may_share = alike.of(planned.draft, planned.chain)
             sharing[name] = sharing.get(name, False) or may_share
             if again and may_share:
@@ -220,26 +242,32 @@ def count(spec: JobSpec, source: Source, models: Mapping[str, PlanModel], answer
             group = groups.get(key)
             if group is None:
                 group = groups[key] = Group(rng)
-            at = group.place(size, early=rows <= WHOLE)
+            to_send += 1
+            at = group.place(size, early=to_send <= WHOLE)
             if at is not None:
                 group.put(at, Entry(position=row.position, size=size, asked=model.asked(request)))
             starts[name].look(request)
         if source.limited and nth >= (source.limit or 0):
             break
-    late = identities.count() - bad[str(Code.DUPLICATE_ID)]
-    if late > 0:
-        bad[str(Code.DUPLICATE_ID)] += late
-    all_repeats = {name: found.count() for name, found in repeats.items()}
-    # Beyond the first rows, what is shared was counted as if it were asked; it is taken off the sums.
-    for name, number in all_repeats.items():
-        if sharing.get(name) and number > shared[name]:
-            _take_off(groups, name, number - shared[name])
-            shared[name] = number
+    asked = {name: sum(group.rows for (model, _), group in groups.items() if model == name) for name in models}
+    # Beyond the first rows, what is shared (or has a used id) was counted as if it were asked; it is taken off the sums.
+    for name, found in repeats.items():
+        if sharing.get(name) and (again_later := found.late()):
+            # What is done already isn't in the sums.
+            late = round(again_later * asked[name] / found.added)
+            _take_off(groups, name, late)
+            shared[name] += late
+    if repeated := identities.late():
+        bad[str(Code.DUPLICATE_ID)] += repeated
+        for name in models:
+            _take_off(groups, name, round(repeated * asked[name] / max(rows, 1)))
     return Counted(
         rows=rows,
         bad=dict(bad),
-        duplicates=sum(all_repeats.values()),
+        repeats={name: found.count() for name, found in repeats.items()},
         shared=dict(shared),
+        done=dict(done),
+        changed=changed,
         nulls=source.drafter.nulls,
         groups=groups,
         prefixes={name: start.text for name, start in starts.items()},

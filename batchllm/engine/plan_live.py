@@ -23,6 +23,7 @@ class Live:
 
     rows: int
     ok: int
+    spent_usd: float
     cost_usd: Interval | None
     """Of one row; None where no price is known."""
     output_tokens: Interval | None
@@ -32,11 +33,11 @@ class Live:
     """Rows that end well, 0 to 1."""
 
     def as_dict(self, requests: int, seconds: Interval | None) -> dict[str, Any]:
-        """For `plan --json`; the cost is that of all rows."""
+        """For `plan --json`; the cost is that of all rows, the time that of those that are left."""
         return {
             "rows": self.rows,
             "ok": self.ok,
-            "cost_usd": [requests * value for value in self.cost_usd] if self.cost_usd is not None else None,
+            "cost_usd": [self.spent_usd + requests * value for value in self.cost_usd] if self.cost_usd is not None else None,
             "output_tokens": list(self.output_tokens) if self.output_tokens is not None else None,
             "latency_seconds": list(self.latency_seconds) if self.latency_seconds is not None else None,
             "valid": list(self.valid),
@@ -52,6 +53,7 @@ def read_live(reader: StoreReader) -> Live:
     return Live(
         rows=len(rows),
         ok=len(good),
+        spent_usd=sum(cost for cost in costs if cost is not None),
         cost_usd=_mean([cost for cost in costs if cost is not None]) if None not in costs else None,
         output_tokens=_mean([float(row[2]) for row in good if row[2] is not None]),
         latency_seconds=_mean([row[3] for row in good if row[3] is not None]),

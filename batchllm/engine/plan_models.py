@@ -17,14 +17,17 @@ from batchllm.admit import Charging
 from batchllm.core.errors import Problem, SpecError
 from batchllm.core.nouns import Draft, Request, Usage, Wanted
 from batchllm.cost import Prices
+from batchllm.engine.fit import Fit
 from batchllm.engine.pace import charging_of
-from batchllm.engine.setup import Access, documented_output, price_finder
+from batchllm.engine.setup import Access, documented, documented_output, price_finder
 from batchllm.providers.codecs import Unserved, codec_for
 from batchllm.rows.media import attachments, loaded
 from batchllm.rows.request import merge
 from batchllm.simulator import Settings, Simulator
 from batchllm.spec import JobSpec, ModelSpec
 from batchllm.store.read import StoreReader
+from batchllm.store.spend import spend_by
+from batchllm.store.windows import DayUse, used_by_day
 
 Basis = Literal["learnt", "simulated", "assumed"]
 ASSUMED_OUTPUT = 256
@@ -80,6 +83,9 @@ class PlanModel:
         self.base_url = access.base_url
         self.counter = tokens.counter(model.provider, model.model, base_url=access.base_url or None)
         self.documented_output = documented_output(model, access.base_url)
+        self.window = documented(model, access.base_url).context_window
+        fit = Fit(spec)
+        self._fit = fit if fit.applies else None
         self.charging: Charging = charging_of(model, access.base_url)
         self.earlier = earlier if earlier is not None and earlier.answers >= ENOUGH_ANSWERS else None
         self.simulated = model.provider == "simulated"
@@ -121,8 +127,15 @@ class PlanModel:
             return Request(endpoint=draft.endpoint, messages=draft.messages, params=merged.params, body=merged.body, wanted=merged.wanted)
         return self._merge(draft)
 
+    def takes(self, draft: Draft) -> bool:
+        """Whether the row's prompt fits, trimmed or not, where the spec says that it must (`context`)."""
+        return self._fit is None or isinstance(self._fit.fitted(self, self.request(draft)), tuple)
+
     def asked(self, request: Request) -> Asked:
-        """Counts, bounds and prices one request. As long as its prompt is: up to milliseconds."""
+        """Counts, bounds and prices one request, trimmed as a run would trim it. As long as its prompt is: up to milliseconds."""
+        fitted = self._fit.fitted(self, request) if self._fit is not None else None
+        if isinstance(fitted, tuple):
+            request = fitted[0]
         params = {**request.params, **request.body} if request.body else request.params
         embeds = request.endpoint == "embeddings"
         estimate, bound = tokens.of_embedding(self.counter, request.messages) if embeds else self.counter.both(request.messages, params)
@@ -225,15 +238,22 @@ class Stored:
     ok: int = 0
     failed: int = 0
     spent_pico: int | None = None
+    on_top: float | None = None
+    """What retries, repairs, fallbacks and escalations cost so far, as a part of what first attempts cost; None: not known."""
+    used: tuple[DayUse, ...] = ()
+    """What counts towards budgets."""
 
 
 def look_back(reader: StoreReader, spec: JobSpec) -> tuple[Stored, dict[str, Earlier]]:
-    """What the store says of the job so far, and of each model that answered in it."""
+    """What the store says of the job so far, and of each model that answered in it. Simulated dollars are told only where every model is simulated."""
     earlier: dict[str, Earlier] = {}
+    simulated = all(model.provider == "simulated" for model in spec.models.values())
     try:
         rows = reader.connection.execute(_EARLIER).fetchall()
         states = dict(reader.connection.execute("SELECT state, count(*) FROM rows WHERE row IS NOT NULL GROUP BY state").fetchall())
-        (spent,) = reader.connection.execute("SELECT sum(cost_pico) FROM attempt_log").fetchone()
+        (spent,) = reader.connection.execute("SELECT sum(cost_pico) FROM attempt_log WHERE simulated = ?", (simulated,)).fetchone()
+        used = tuple(day for day in used_by_day(reader.connection) if day.simulated == simulated)
+        by_kind = {part.key: part.cost_pico for part in spend_by(reader.connection, "kind", simulated=simulated)}
     except sqlite3.OperationalError:
         return Stored(), {}  # a store of an older version that no run has migrated yet
     for name, provider, base_url, model_id, count, output, seconds, cached, ratio in rows:
@@ -241,4 +261,6 @@ def look_back(reader: StoreReader, spec: JobSpec) -> tuple[Stored, dict[str, Ear
         if model is None or (model.provider, model.base_url or "", model.model) != (provider, base_url, model_id):
             continue
         earlier[name] = Earlier(answers=count, output_tokens=output, seconds=seconds, cached_share=cached, input_ratio=ratio or 1.0)
-    return Stored(ok=states.get(1, 0), failed=states.get(2, 0), spent_pico=spent), earlier
+    first = by_kind.pop("first", None)
+    on_top = sum(cost or 0 for cost in by_kind.values()) / first if first and sum(states.values()) >= ENOUGH_ANSWERS else None
+    return Stored(ok=states.get(1, 0), failed=states.get(2, 0), spent_pico=spent, on_top=on_top, used=used), earlier

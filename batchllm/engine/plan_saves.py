@@ -98,13 +98,13 @@ def _prompt_cache(spec: JobSpec, model: PlanModel, one: ModelPlan, counted: Coun
 
 
 def _dedupe(spec: JobSpec, counted: Counted, one: ModelPlan) -> Saving | None:
-    again = counted.duplicates - sum(counted.shared.values())
-    if again <= 0 or spec.dedupe is True:
+    again = counted.repeats.get(one.name, 0) - counted.shared.get(one.name, 0)
+    # Of several samples each is to be another one; and of what is done, nothing can be saved.
+    if again <= 0 or spec.dedupe is True or (spec.samples or 1) > 1 or counted.done:
         return None
-    part = counted.sent(one.name) / max(sum(group.rows for group in counted.groups.values()), 1)
     mean = (one.expected_pico or 0) // max(one.rows, 1)
     return Saving(
-        by="dedupe", model=one.name, saved_pico=round(again * part) * mean, words=f"`dedupe: true`: {again:,} rows ask what an earlier one asks"
+        by="dedupe", model=one.name, saved_pico=again * mean, words=f"`dedupe: true`: {again:,} rows of {one.name} ask what an earlier one asks"
     )
 
 

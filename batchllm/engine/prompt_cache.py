@@ -1,7 +1,8 @@
 """Prompts that begin alike: the beginning is marked for the provider's cache (`prompt_cache`), and one request writes it before the others go out.
 
 The trap: requests that leave together before the first of them is answered all pay the price of writing (protocols B). So while nothing is known to be in the
-cache, one request is on its way and the others wait. The marks are no part of what is asked: fingerprints are taken without them.
+cache, one request is on its way and the others wait - for its answer, or for the first part of it where answers are streamed. The marks are no part of what is
+asked: fingerprints are taken without them.
 """
 
 from __future__ import annotations
@@ -101,6 +102,11 @@ class PromptCache:
             await self._changed.wait()
         return False
 
+    def began(self) -> None:
+        """The first part of a streamed answer came: from then on the beginning is there, and nobody needs to wait for the rest."""
+        self._warm_until = max(self._warm_until, self._clock.now() + self._keep_seconds)
+        self._changed.set()
+
     def leave(self, *, warmed: bool, answered: bool) -> None:
         """A request is over. With an answer the beginning is there for another lifetime; `warmed`: it was the one to write it, and without an answer the next one is."""
         if answered:
@@ -125,6 +131,9 @@ class PromptKey:
     async def enter(self) -> bool:
         """Nobody waits: writing costs nothing or little, and is not asked for."""
         return False
+
+    def began(self) -> None:
+        """Nothing follows from it."""
 
     def leave(self, *, warmed: bool, answered: bool) -> None:
         """Nothing is to be known of it."""

@@ -16,7 +16,7 @@ from batchllm.core.nouns import Fault, Kind
 from batchllm.core.secret import Scrubber
 from batchllm.core.wire import HttpReply, Transport
 from batchllm.engine.checkup import Check, fail, ok, warn
-from batchllm.engine.keys import NoKey, read_key
+from batchllm.engine.keys import NoKey, read_keys
 from batchllm.engine.setup import Access, check_access, reachable, scrubber
 from batchllm.providers.catalog import OLLAMA_BASE, Page, list_call, read_list
 from batchllm.providers.codecs import Unserved, codec_for
@@ -54,7 +54,7 @@ def usual_keys(environ: Mapping[str, str]) -> tuple[list[Check], dict[str, tuple
     for provider, host in hosts.items():
         model = ModelSpec.model_validate({"provider": provider, "model": NO_MODEL})
         try:
-            key = read_key(model, environ, Path.cwd(), {})
+            (key,) = read_keys(model, environ, Path.cwd(), {}).values()
         except NoKey as error:
             if environ.get(host.key_env or ""):
                 found.append(fail(f"key of {provider}", str(error)))
@@ -72,8 +72,8 @@ def _where(model: ModelSpec) -> str:
         return "from api_key_command"
     if model.api_key_file is not None:
         return f"from {model.api_key_file}"
-    variable = model.key_env()
-    return f"from {variable}" if variable is not None else "none is sent"
+    variables = model.key_envs()
+    return f"from {' and '.join(variables)}" if variables else "none is sent"
 
 
 async def endpoint(name: str, model: ModelSpec, access: Access, transport: Transport, scrub: Scrubber) -> list[Check]:

@@ -54,7 +54,7 @@ from batchllm.spec import JobSpec, deadline_utc, expand
 from batchllm.store import Store
 from batchllm.store.cache import AnswerCache, CacheProblem, cache_path
 from batchllm.store.learnt import save_learnt
-from batchllm.store.read import StoreReader, counts, error_codes, money, row_states
+from batchllm.store.read import StoreReader, counts, error_codes, last_run_that_sent, money, row_states
 from batchllm.store.records import Committed
 from batchllm.store.store import keys_where, reopen
 from batchllm.store.telemetry import read_telemetry
@@ -104,6 +104,7 @@ class _Run:
         self.answers = Answers(spec)
         self.source = Source(spec, self.options, environ)
         self.source.check()
+        self._say_about_routes()
         self.deadline = deadline_utc(spec.deadline, now_utc=self.began_utc) if spec.deadline is not None else None
         self.source.prepare_sample()
         self.results_path = spec.results_path(environ)
@@ -180,7 +181,7 @@ class _Run:
         writer = store.start(inline=self.deps.inline, on_commit=self._committed, on_failure=self._store_failed, make=self.deps.writer)
         scrub = scrubber(self.access, spec, self.deps.environ)
         if self.deps.around is not None:
-            for lane in lanes.by_name.values():
+            for lane in lanes.by_key:
                 lane.transport = self.deps.around(lane, scrub)
         self.context = Context(
             spec=spec,
@@ -219,10 +220,8 @@ class _Run:
             first_attempt_id=first_attempt,
             inline=self.deps.inline,
         )
-        for name, lane in lanes.by_name.items():
-            lane.prompt_cache = prompt_cache_of(
-                spec, spec.models[name], counter=lane.counter, job_id=store.job_id, clock=self.clock, stopper=self.stopper
-            )
+        for lane in lanes.by_key:
+            lane.prompt_cache = prompt_cache_of(spec, lane.spec, counter=lane.counter, job_id=store.job_id, clock=self.clock, stopper=self.stopper)
         if spec.prompt_cache in {"5m", "1h"} and all(lane.prompt_cache is None for lane in lanes.by_name.values()):
             self.say("warning", f"`prompt_cache: {spec.prompt_cache}` has nothing to keep: {NOTHING_TO_KEEP}")
         self._join()
@@ -294,7 +293,7 @@ class _Run:
 
     def _tellers(self) -> Tellers:
         spec, environ = self.spec, self.deps.environ
-        names = [name for model in spec.models.values() if (name := model.key_env()) is not None]
+        names = [name for model in spec.models.values() for name in model.key_envs()]
         return Tellers(
             command=spec.budget.alert_command,
             webhook=self.webhook,
@@ -303,6 +302,12 @@ class _Run:
             transport=self.lanes.http,
             listener=self.deps.listener,
         )
+
+    def _say_about_routes(self) -> None:
+        routes = self.spec.routes
+        everything = next((number for number, route in enumerate(routes) if route.when is None), len(routes))
+        if everything < len(routes) - 1:
+            self.say("warning", f"routes.{everything} has no `when`, so it takes every row, and no rule after it is ever looked at")
 
     def _say_about_budgets(self) -> None:
         lanes, spec = self.lanes, self.spec
@@ -374,7 +379,7 @@ class _Run:
             try:
                 async with anyio.create_task_group() as tasks:
                     pool = Pool(tasks, lambda work: journey(context, work))
-                    context.spawn = pool.spawn
+                    context.spawn, context.start = pool.spawn, tasks.start_soon
                     feeder = Feeder(
                         context,
                         self.source,
@@ -412,7 +417,7 @@ class _Run:
         while await steering.rows_left():
             async with anyio.create_task_group() as tasks:
                 self.pool = Pool(tasks, lambda work: journey(self.context, work))
-                self.context.spawn = self.pool.spawn
+                self.context.spawn, self.context.start = self.pool.spawn, tasks.start_soon
                 for lane in self.lanes.by_name.values():
                     lane.reopen()
                 tasks.start_soon(self._feed, feeder, self.pool, True)
@@ -525,10 +530,12 @@ class _Run:
         in_flight = self.lanes.everything.in_flight
         if stop.stopped_by in {"interrupt", "stop"} and in_flight:
             again = "; press Ctrl-C again to stop at once" if stop.stopped_by == "interrupt" else ""
-            self.say("warning", f"{stop.message.partition(';')[0]}: finishing {in_flight} requests in flight{again}")
+            self.say(
+                "warning", f"{stop.message.partition(';')[0]}: finishing {in_flight:,} {'request' if in_flight == 1 else 'requests'} in flight{again}"
+            )
 
     def _broke(self) -> None:
-        blocked = [lane.queue for lane in self.lanes.by_name.values() if lane.queue.blocked_by == "budget" and lane.queue.waiters]
+        blocked = [lane.queue for lane in self.lanes.by_key if lane.queue.blocked_by == "budget" and lane.queue.waiters]
         cap = next((queue.broke for queue in blocked if queue.broke is not None), None)
         if cap is None:
             return
@@ -589,14 +596,14 @@ class _Run:
         deadline, words = (self.deadline, self.spec.deadline) if steering is None else (steering.deadline, steering.deadline_words)
         if deadline is not None and self.clock.utc() >= deadline:
             self.stopper.set(Stop(exit_code=3, stopped_by="deadline", message=f"the deadline ({words}) has come; run again to continue"))
-        for lane in self.lanes.by_name.values():
+        for lane in self.lanes.by_key:
             if not self.paused:
                 self.context.weather.check(lane)
         self.tellers.tell(self.alerts.look())
         utc = self.clock.utc()
-        groups = {id(group): group for lane in self.lanes.by_name.values() for group in lane.groups}
+        groups = {id(group): group for lane in self.lanes.by_key for group in lane.groups}
         # Loop time stands still while a laptop sleeps: new days are looked for here, not by a timer.
-        fresh = [group.look(utc) for group in groups.values()] + [lane.queue.roll(utc) for lane in self.lanes.by_name.values()]
+        fresh = [group.look(utc) for group in groups.values()] + [lane.queue.roll(utc) for lane in self.lanes.by_key]
         if any(fresh):
             self.admission.pump()
         self.deps.listener(self.progress())
@@ -610,7 +617,7 @@ class _Run:
         """What keeps the run from being faster, right now."""
         if self.paused:
             return "pause"
-        queues = [lane.queue for lane in self.lanes.by_name.values() if lane.queue.waiters]
+        queues = [lane.queue for lane in self.lanes.by_key if lane.queue.waiters]
         if queues:
             return max(queues, key=lambda queue: len(queue.waiters)).blocked_by or "latency"
         lanes = self.lanes.by_name.values()
@@ -620,7 +627,7 @@ class _Run:
 
     def _waits_until(self) -> float | None:
         """When the window opens that keeps everybody waiting."""
-        caps = [lane.queue.short_cap for lane in self.lanes.by_name.values() if lane.queue.waiters and lane.queue.blocked_by == "budget"]
+        caps = [lane.queue.short_cap for lane in self.lanes.by_key if lane.queue.waiters and lane.queue.blocked_by == "budget"]
         ends = [cap.ends_utc for cap in caps if cap is not None and cap.waits and not cap.purse.holders]
         return min(ends) if ends and not self.lanes.everything.in_flight else None
 
@@ -677,7 +684,12 @@ class _Run:
             self.say("info", f"{self.context.fit.cut:,} prompts lost turns to fit (`context`); the attempts say how many messages")
         self.deps.listener(self.progress())
         if self._writes_results(exit_code):
-            await self._write_results()
+            unwritten = await self._write_results()
+            if unwritten is not None:
+                # Only now is it known that the answers don't fit the file's form. They are paid for and in the store, so this is no refused spec.
+                exit_code = exit_code or 1
+                words = f"the results file was not written: {unwritten} (the answers are in the store: `batchllm export --format jsonl` writes them)"
+                message = f"{message}; {words}" if message else words
         elif self.results_path is not None and (self.interrupts > 1 or exit_code == SpecError.exit_code):
             message = f"{message}; the results file was not written: `batchllm export` writes it"
         return self._summary(exit_code, stopped_by, message)
@@ -686,19 +698,22 @@ class _Run:
         """Always at the end of a finished job; after a stop only when there is something new; never when told to end at once."""
         return self.interrupts < 2 and (exit_code in {0, 1} or (exit_code != 2 and self.context.outcomes.committed > 0))
 
-    async def _write_results(self) -> None:
+    async def _write_results(self) -> SpecError | None:
+        """Returns why they can't be written in this form."""
         path = self.results_path
         if path is None:
-            return
+            return None
 
-        def write() -> None:
-            with StoreReader(self.store.path) as reader:
-                write_results(reader.results(), path, columns=self.spec.output.keep)
+        def write() -> SpecError | None:
+            # Closed whatever happens: a statement that is left open keeps the store's last checkpoint waiting.
+            with StoreReader(self.store.path) as reader, contextlib.closing(reader.results()) as results:
+                try:
+                    write_results(results, path, columns=self.spec.output.keep)
+                except SpecError as error:
+                    return error
+            return None
 
-        if self.deps.inline:
-            write()
-        else:
-            await anyio.to_thread.run_sync(write)
+        return write() if self.deps.inline else await anyio.to_thread.run_sync(write)
 
     def _summary(self, exit_code: int, stopped_by: str | None, message: str | None) -> Summary:
         connection = self.store.connection
@@ -720,6 +735,8 @@ class _Run:
             reserved_usd=usd_from_pico(sums["reserved_pico"]),
             tokens=Tokens(**{name: numbers[name] for name in ("input", "output", "cached_input", "cache_write", "reasoning")}),
             attempts=numbers["attempts"],
+            requests=numbers["requests"],
+            sent_nothing=last_run_that_sent(connection) != self.store.run,
             retries=numbers["retries"],
             refusals=numbers["refusals"],
             seconds=self.clock.now() - self.began,
@@ -750,7 +767,7 @@ async def _to_its_end(work: Callable[[], Comparison], off: threading.Event) -> C
 
 def _changed_words(counts: RowsCompared, changed_ok: int) -> str:
     return (
-        f"the job changed: {changed_ok} answered rows now ask something else ({counts.new} new, {counts.changed} changed, {counts.removed} removed, "
+        f"the job changed: {'1 answered row now asks' if changed_ok == 1 else f'{changed_ok:,} answered rows now ask'} something else ({counts.new} new, {counts.changed} changed, {counts.removed} removed, "
         f"{counts.unchanged} unchanged rows). Nothing was sent. Say what to do with their answers: --on-change rerun (ask again and pay again; "
         "the old answers move to `history`) or --on-change keep"
     )

@@ -6,7 +6,7 @@ import ipaddress
 import math
 import resource
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ from batchllm.core.wire import Transport
 from batchllm.cost import Prices
 from batchllm.cost.facts import ModelFacts
 from batchllm.engine.budgets import Budgets, has_token_cap, has_usd_cap
-from batchllm.engine.keys import NoKey, read_key
+from batchllm.engine.keys import NoKey, read_keys
 from batchllm.engine.lane import OWN_BURST, Lane, paced
 from batchllm.engine.pace import Past, charging_of, day_bucket, day_buckets, limit_of, minute_buckets, slots_of
 from batchllm.engine.packing import MOST_INPUTS, Packer
@@ -56,6 +56,20 @@ class Access:
     base_url: str
     key: Secret | None
     headers: Mapping[str, Secret]
+    variable: str = ""
+    """The variable that holds the key, where there are several."""
+    others: tuple[Access, ...] = ()
+    """By the further keys of the same model."""
+
+    @property
+    def each(self) -> tuple[Access, ...]:
+        """By each of its keys."""
+        return (self, *self.others)
+
+
+def most_inputs(model: ModelSpec) -> int:
+    """How many inputs of embeddings one request to a model may have."""
+    return _MOST_INPUTS.get(model.provider, MOST_INPUTS)
 
 
 def reachable(spec: JobSpec) -> list[str]:
@@ -84,9 +98,9 @@ def check_access(spec: JobSpec, environ: Mapping[str, str], names: Iterable[str]
                 Problem(file=file, path=f"{path}.{problem.path}" if problem.path else path, message=problem.message) for problem in error.problems
             ]
             continue
-        key = None
+        keys: dict[str, Secret | None] = {"": None}
         try:
-            key = read_key(model, environ, spec.folder, ran)
+            keys = read_keys(model, environ, spec.folder, ran)
         except NoKey as error:
             problems.append(Problem(file=file, path=path, message=str(error)))
         try:
@@ -95,16 +109,21 @@ def check_access(spec: JobSpec, environ: Mapping[str, str], names: Iterable[str]
                 endpoint=spec.endpoint,
                 base_url=base or _SIMULATED_BASE,
                 model=model.model,
-                api_key=key,
+                api_key=None,
                 headers=headers,
                 host=model.quirks,
             )
         except Unserved as error:
             problems.append(Problem(file=file, path=path, message=str(error)))
-        access[name] = Access(base_url=base, key=key, headers=headers)
+        ways = [Access(base_url=base, key=key, headers=headers, variable=variable if len(keys) > 1 else "") for variable, key in keys.items()]
+        access[name] = replace(ways[0], others=tuple(ways[1:]))
     if problems:
         raise SpecError(problems)
     return access
+
+
+_WITH_A_LIST = frozenset({"openai", "anthropic", "gemini"})
+"""Behind whatever `base_url`, the user says that it is theirs: a proxy in front of them changes neither the bill nor the model."""
 
 
 def price_finder(model: ModelSpec, base_url: str) -> Callable[[str, float, str | None], Prices | None]:
@@ -120,8 +139,7 @@ def price_finder(model: ModelSpec, base_url: str) -> Callable[[str, float, str |
 
     def find(model_id: str, utc: float, tier: str | None) -> Prices | None:
         found = cost.book(provider, model_id, base_url=base_url or None, utc=utc, service_tier=tier)
-        if found is None and provider == "openai":
-            # The user says that it is OpenAI's; a proxy in front of it doesn't change the bill.
+        if found is None and provider in _WITH_A_LIST:
             found = cost.book(provider, model_id, utc=utc, service_tier=tier)
         return found
 
@@ -179,11 +197,19 @@ def documented_output(model: ModelSpec, base_url: str) -> int | None:
 
 
 def documented(model: ModelSpec, base_url: str) -> ModelFacts:
-    """What is documented of the model."""
+    """What is documented of the model, or said by the spec."""
     facts = cost.limits(model.provider, model.model, base_url=base_url or None)
-    if facts.max_output_tokens is None and model.provider == "openai":
+    if facts.max_output_tokens is None and model.provider in _WITH_A_LIST:
         facts = cost.limits(model.provider, model.model)
-    return facts
+    told = model.context_window or _asked_window(model)
+    return facts if told is None else replace(facts, context_window=told)
+
+
+def _asked_window(model: ModelSpec) -> int | None:
+    """The window that a request asks Ollama for."""
+    options = model.body.get("options") if model.provider == "ollama" else None
+    asked = options.get("num_ctx") if isinstance(options, dict) else None
+    return asked if isinstance(asked, int) and asked > 0 else None
 
 
 def scrubber(access: Mapping[str, Access], spec: JobSpec, environ: Mapping[str, str]) -> Scrubber:
@@ -191,8 +217,7 @@ def scrubber(access: Mapping[str, Access], spec: JobSpec, environ: Mapping[str, 
     secrets: list[Secret | str] = []
     mentions: list[str] = []
     for name, reach in access.items():
-        if reach.key is not None:
-            secrets.append(reach.key)
+        secrets += [way.key for way in reach.each if way.key is not None]
         written = spec.models[name].headers
         for header, value in reach.headers.items():
             if value.reveal() != written[header]:
@@ -296,21 +321,35 @@ class Lanes:
         model = self.spec.models[next(iter(names))]
         return charging_of(model, model.base_url or "")
 
-    def _past(self, names: Iterable[str]) -> Past:
-        """What was sent to these models, by the store."""
+    def _past(self, names: Iterable[str], key_env: str | None = None) -> Past:
+        """What was sent to these models (of several keys: by this one), by the store."""
         wanted = [deployment_of(name, self.spec.models[name]) for name in names]
 
         def since(utc: float) -> list[Sent]:
             if self.store.writer is None:
-                return sent_to(self.store.connection, wanted, since_utc=utc)
+                return sent_to(self.store.connection, wanted, since_utc=utc, key_env=key_env)
             # The connection is the writer's by now.
             with StoreReader(self.store.path) as reader:
-                return sent_to(reader.connection, wanted, since_utc=utc)
+                return sent_to(reader.connection, wanted, since_utc=utc, key_env=key_env)
 
         return since
 
     def add(self, name: str, access: Access, admission: Admission, *, transport: Transport | None, answered: set[int]) -> None:
-        """Sets one model up."""
+        """Sets one model up, with a lane for each of its keys: limits, refusals and outages are a key's own."""
+        keys = tuple(self._lane(name, way, admission, transport=transport, answered=answered) for way in access.each)
+        first = self.by_name[name] = keys[0]
+        for lane in keys:
+            lane.keys = keys
+            lane.lengths = first.lengths
+        if len(keys) > 1:
+            first.resize(min(_MOST_WORKERS, sum(lane.width for lane in keys)))
+
+    @property
+    def by_key(self) -> list[Lane]:
+        """All models, by each of their keys."""
+        return [lane for first in self.by_name.values() for lane in first.keys]
+
+    def _lane(self, name: str, access: Access, admission: Admission, *, transport: Transport | None, answered: set[int]) -> Lane:
         spec, clock = self.spec, self.clock
         model = spec.models[name]
         simulated = model.provider == "simulated"
@@ -319,7 +358,8 @@ class Lanes:
         slots, first_slots = _slots(spec, model)
         slots = min(slots, self.everything.slots_max)
         how = charging_of(model, access.base_url)
-        buckets = [*minute_buckets(model.limits, clock.now()), *day_buckets(model.limits, how, clock, self._past([name]))]
+        key_env = access.variable or None
+        buckets = [*minute_buckets(model.limits, clock.now()), *day_buckets(model.limits, how, clock, self._past([name], key_env))]
         saturation = Saturation(_OWN_SERVER_FIRST_SLOTS, slots) if first_slots is not None and is_own_server(model, access.base_url) else None
         if saturation is not None:
             first_slots = saturation.slots
@@ -327,7 +367,7 @@ class Lanes:
         shared = tuple(self.groups[group] for group, members in spec.limit_groups.items() if name in members.models)
         purse = self.purses[simulated]
         finder = price_finder(model, access.base_url)
-        self.by_name[name] = Lane(
+        lane = Lane(
             name=name,
             spec=model,
             deployment=deployment,
@@ -359,8 +399,10 @@ class Lanes:
             charging=how,
             known=self._known.get(number),
             reserves_learnt=spec.budget.reserve == "learned",
+            key_env=key_env,
         )
-        self.by_name[name].packer = Packer(most=_MOST_INPUTS.get(model.provider, MOST_INPUTS))
+        lane.packer = Packer(most=most_inputs(model))
+        return lane
 
     def relimit(self, spec: JobSpec, changed: Collection[tuple[str, ...]]) -> None:
         """Takes over limits that were changed while the run goes on; `changed` are their keys, split at dots. What is in a bucket stays: no second burst."""
@@ -369,18 +411,19 @@ class Lanes:
             limits = spec.limit_groups[name]
             self._repace(group, limits, [key[-1] for key in changed if key[:2] == ("limit_groups", name)], limits.models)
             group.set_slots(slots_of(limits), adaptive=False)
-        for name, lane in self.by_name.items():
+        for name, first in self.by_name.items():
             model = spec.models[name]
             keys = [key[-1] for key in changed if key[:2] == ("models", name)]
-            if keys:
-                self._repace(lane.own, model.limits, keys, [name])
-                lane.limit(model.limits, rates=not set(DIMENSIONS).isdisjoint(keys))
             slots, first_slots = _slots(spec, model)
             slots = min(slots, self.everything.slots_max)
-            lane.own.set_slots(slots, adaptive=first_slots is not None)
-            lane.resize(_width(spec, slots))
+            for lane in first.keys:
+                if keys:
+                    self._repace(lane.own, model.limits, keys, [name], lane.key_env)
+                    lane.limit(model.limits, rates=not set(DIMENSIONS).isdisjoint(keys))
+                lane.own.set_slots(slots, adaptive=first_slots is not None)
+            first.resize(min(_MOST_WORKERS, _width(spec, slots) * len(first.keys)))
 
-    def _repace(self, group: LimitGroup, limits: RateLimits, keys: Collection[str], names: Iterable[str]) -> None:
+    def _repace(self, group: LimitGroup, limits: RateLimits, keys: Collection[str], names: Iterable[str], key_env: str | None = None) -> None:
         for dimension in DIMENSIONS if "share" in keys else [name for name in DIMENSIONS if name in keys]:
             limit = limit_of(limits, dimension)
             if limit is None:
@@ -389,7 +432,7 @@ class Lanes:
                 group.set_rate(dimension, limit, burst_seconds=limits.burst_seconds * OWN_BURST, now=self.clock.now())
             elif dimension in DAY:
                 names = list(names)
-                group.set_day(day_bucket(dimension, limit, self._charging_of(names), self.clock, self._past(names)), self.clock.now())
+                group.set_day(day_bucket(dimension, limit, self._charging_of(names), self.clock, self._past(names, key_env)), self.clock.now())
 
     def _most_in_flight(self, spec: JobSpec) -> float:
         return min(float(spec.concurrency or self._sockets), float(self._sockets))
@@ -422,7 +465,7 @@ class Lanes:
 
     def most_slack_pico(self, utc: float) -> int:
         """The most by which requests in flight can cost more than is held for them (`budget.reserve: learned`)."""
-        slack = [(lane.most_slack_pico(utc), int(min(lane.own.slots_max, self.everything.slots_max))) for lane in self.by_name.values()]
+        slack = [(lane.most_slack_pico(utc), int(min(lane.own.slots_max, self.everything.slots_max))) for lane in self.by_key]
         dearest = max((one for one, _ in slack), default=0)
         return min(sum(one * slots for one, slots in slack), dearest * int(self.everything.slots_max))
 

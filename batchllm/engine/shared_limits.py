@@ -75,25 +75,25 @@ class Pool:
 
 def pools_of(lanes: Lanes, access: Mapping[str, Access]) -> tuple[list[Pool], list[Account]]:
     """What this run may have in common with others, and the accounts behind it. Simulated models have no account."""
-    accounts: dict[str, Account] = {}
+    accounts: dict[Lane, Account] = {}
     pools: dict[str, Pool] = {}
-    for name, lane in lanes.by_name.items():
+    ways = [(lane, way) for name, first in lanes.by_name.items() for lane, way in zip(first.keys, access[name].each, strict=True)]
+    for lane, reach in ways:
         if lane.simulated:
             continue
-        reach = access[name]
-        account = accounts[name] = account_of(lane.spec.provider, reach.base_url, reach.key, reach.headers)
+        account = accounts[lane] = account_of(lane.spec.provider, reach.base_url, reach.key, reach.headers)
         key = f"{account.digest}/model:{lane.spec.model}"
         pool = pools.setdefault(key, Pool(key, account, [], [], None))
         pool.lanes.append(lane)
         pool.groups.append(lane.own)
     for name, group in lanes.groups.items():
-        members = [lane for lane in lanes.by_name.values() if group in lane.groups and lane.name in accounts]
+        members = [lane for lane in accounts if group in lane.groups]
         if members:
-            digests = sorted({accounts[lane.name].digest for lane in members})
+            digests = sorted({accounts[lane].digest for lane in members})
             # A group over several accounts is one of its own.
             digest = digests[0] if len(digests) == 1 else sha256(" ".join(digests).encode()).hexdigest()[:16]
             key = f"{digest}/group:{name}"
-            pools[key] = Pool(key, accounts[members[0].name], members, [group], name)
+            pools[key] = Pool(key, accounts[members[0]], members, [group], name)
     return list(pools.values()), list({account.digest: account for account in accounts.values()}.values())
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from batchllm.admit import Allowance
 from batchllm.core.events import Note
 from batchllm.engine.setup import Access, Lanes
+from batchllm.engine.shared_days import SharedDays
 from batchllm.engine.shared_limits import NOTHING, RATES, ROOM, SLOTS, Meter, Pool, held_up, known_buckets, pools_of, set_part, set_slots, slots_of
 from batchllm.share import Claim, DayLedger, Grant, Seat
 from batchllm.share.seat import Busy
@@ -45,6 +46,7 @@ class Sharing:
         self._pools, self._accounts = pools_of(lanes, access)
         self._meters: dict[str, Meter] = {}
         self._caps = _day_caps(self._pools, lanes, folder, context.job_id)
+        self._days = SharedDays(folder, self._pools, context.job_id, context.clock)
         self._others = 0
         self._beats = 0
         self._seat: Seat | None = None
@@ -64,6 +66,7 @@ class Sharing:
             self._alone(error)
             return
         self._open_ledgers()
+        self._look_at_days()
         self._beat(first=True)
 
     async def run(self) -> None:
@@ -71,6 +74,7 @@ class Sharing:
         short = True
         while self._seat is not None:
             await asyncio.sleep(_SHORT_SECONDS if short else _BEAT_SECONDS)
+            self._look_at_days()
             short = self._beat()
 
     def leave(self) -> None:
@@ -81,8 +85,19 @@ class Sharing:
             # What can't be given back is lost to the others for the day, no more.
             with contextlib.suppress(Busy, OSError):
                 ledger.settle(cap.starts_utc, used=cap.purse.spent_pico + cap.purse.reserved_pico)
+        self._look_at_days()
         self._seat.leave()
         self._seat = None
+
+    def _look_at_days(self) -> None:
+        try:
+            self._days.look()
+        except Busy:
+            pass  # a second later will do
+        except OSError as error:
+            if not self._told:
+                self._told = True
+                self._say("warning", f"{error.filename or self._folder}: {error.strerror}; what other runs use of the limits per day is not seen")
 
     # Money.
 

@@ -74,6 +74,13 @@ class Source:
         """What the rows come from, in words; nothing for a stream."""
         return self._inputs.names if self._inputs is not None else []
 
+    @property
+    def looked_at(self) -> int:
+        """Rows that `input.where` and `input.join` have seen in the last reading."""
+        if self._inputs is not None:
+            return self._inputs.looked_at
+        return self._sieve.seen if self._sieve is not None else 0
+
     def chunks(self) -> Iterator[list[Row]]:
         """All rows, in order. A file can be read again; a pipe and records can't."""
         options = self._options
@@ -95,6 +102,9 @@ class Source:
         else:
             assert self._inputs is not None
             rows = self._inputs.readable()
+        where = self._inputs.where_problem() if self._inputs is not None else None
+        if where is not None:
+            raise SpecError(Problem(file=_file(self._spec), path="input.where", message=where))
         problems = [_of_prompt(text, _file(self._spec)) for text in self.drafter.check(rows)]
         if self._spec.id is not None:
             text = first.id_problem(rows, self._spec.id)
@@ -110,8 +120,20 @@ class Source:
             for name in self._spec.output.keep
             if rows and name not in columns
         ]
+        problems += self._unjudged(rows)
         if problems:
             raise SpecError(problems)
+
+    def _unjudged(self, rows: Sequence[Row]) -> list[Problem]:
+        """The rule that none of the first rows can be judged by: text compared with a number, mostly cells of a CSV file. Where rows may name models, rules may not matter."""
+        if self._spec.prompt is None or self._spec.overrides.model is not None:
+            return []
+        verdicts = [self.router.choose(row.fields, 0, "") for row in rows]
+        told = [verdict.message for verdict in verdicts if isinstance(verdict, RowError) and verdict.code is Code.BAD_ROW]
+        if not rows or len(told) < len(rows):
+            return []
+        path, _, message = told[0].partition(": ")
+        return [Problem(file=_file(self._spec), path=path, message=f"{message} (so it is in all of the first {len(rows)} rows)")]
 
     def plan(self, row: Row, pin: str | None = None) -> Planned | RowError:
         """What a row asks for, and of whom. `pin`: the model that `retry --model` chose."""

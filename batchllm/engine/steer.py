@@ -156,7 +156,7 @@ class Steering:
             return {"said": ["it is not paused"]}
         done = self._note("continue", None, self._limited(None))
         seconds = self._control.resume()
-        for lane in self._lanes.by_name.values():
+        for lane in self._lanes.by_key:
             # While nobody asks, nobody can say that an endpoint is down.
             lane.outage.first_at += seconds
         words = f"going on after {_span(seconds)}"
@@ -224,7 +224,11 @@ class Steering:
     def _taken_over(self, written: JobSpec) -> JobSpec:
         """This run's spec with what may change; its models stay simulated where they are."""
         spec = self._run.spec
-        models = {name: model.model_copy(update={"limits": written.models[name].limits}) for name, model in spec.models.items()}
+        models = {}
+        for name, model in spec.models.items():
+            theirs = written.models[name]
+            # A simulated model has no keys, but the limits of all those that it stands for.
+            models[name] = model.model_copy(update={"limits": theirs.all_limits() if model.provider == "simulated" else theirs.limits})
         parts = {name: getattr(written, name) for name in ("budget", "concurrency", "limit_groups", "deadline", "max_failed")}
         return spec.model_copy(update={**parts, "models": models})
 
@@ -256,7 +260,7 @@ class Steering:
         ]
 
     def _stop_overdrawn(self) -> None:
-        for cap in {id(cap): cap for lane in self._lanes.by_name.values() for cap in lane.caps}.values():
+        for cap in {id(cap): cap for lane in self._lanes.by_key for cap in lane.caps}.values():
             if cap.purse.overdrawn:
                 self._run.overdrawn(cap)
 

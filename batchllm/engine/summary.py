@@ -42,6 +42,10 @@ class Summary:
     """Held back for attempts that may have been billed."""
     tokens: Tokens
     attempts: int
+    requests: int
+    """Fewer than attempts where inputs of embeddings travelled together."""
+    sent_nothing: bool = False
+    """Whether all of these are earlier runs'."""
     retries: int
     refusals: int
     seconds: float

@@ -104,7 +104,7 @@ def find_row(source: Source, wanted: str | None) -> Row:
         return there
     if wanted is None:
         raise SpecError(Problem(path="input", message="the input has no row"))
-    raise SpecError(Problem(file="--row", message=f"no row has the id {wanted!r}, and there are {count:,} rows (counted from 0)"))
+    raise SpecError(Problem(file="--row", message=f"no row has the id {wanted!r}, and rows are counted from 0 to {count - 1:,}"))
 
 
 def changes_for_a_try(folder: Path) -> dict[str, Any]:

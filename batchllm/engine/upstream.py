@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def upstream(path: str, *, spec: JobSpec, environ: Mapping[str, str], key: str) 
 
     file = Path(path)
     name = file.name
+    if not is_job(path):
+        raise wrong(f"{name} is no job; name a job's spec (.yaml, .toml) or its store (.db)")
     if not file.exists():
         raise wrong(f"{path}: no such file")
     store = file
@@ -101,17 +104,33 @@ class Sieve:
         """SpecError for a condition that can't be read."""
         self._filter = Filter(where) if where is not None else None
         self._joins = joins
+        self.seen = 0
+        """Rows that the last reading has looked at."""
 
     def __bool__(self) -> bool:
         return self._filter is not None or bool(self._joins)
 
+    def misnamed(self, rows: Sequence[Row], *, all_alike: bool) -> str | None:
+        """What is wrong with the condition's names, by the first rows as they are before it: it would leave out every row in silence. `all_alike`: every row has the
+        same fields; else a column may well be on few rows only, and just a likely slip of the pen is told.
+        """
+        if self._filter is None or not rows:
+            return None
+        columns = list(dict.fromkeys([*(name for row in rows for name in row.fields), *self._joins]))
+        for name in sorted(self._filter.columns.difference(columns)):
+            close = get_close_matches(name, columns, 1, 0.8)
+            if close or all_alike:
+                return f"no row has {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"there are {', '.join(columns)[:200]}")
+        return None
+
     def through(self, chunks: Iterator[list[Row]]) -> Iterator[list[Row]]:
         """Rows that meet the condition, with what they are joined with. Bad rows stay: they are results, too."""
         readers = {name: StoreReader(job.store) for name, job in self._joins.items()}
-        position = 0
+        position = self.seen = 0
         try:
             for chunk in chunks:
                 kept = []
+                self.seen += len(chunk)
                 for row in chunk:
                     passed = row if row.error is not None else self._one(row, readers)
                     if passed is not None:

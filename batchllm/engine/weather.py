@@ -19,7 +19,8 @@ from batchllm.admit.windows import next_californian_midnight
 from batchllm.core.clock import Clock
 from batchllm.core.events import Listener, Note
 from batchllm.core.nouns import Fault, Kind, LimitHint
-from batchllm.engine.lane import FAULTS_IN_A_ROW, Lane
+from batchllm.engine.lane import Lane
+from batchllm.engine.outage import FAULTS_IN_A_ROW
 from batchllm.engine.stop import Stop, Stopper
 from batchllm.retry.backoff import full_jitter
 from batchllm.retry.decide import ModelOut, Refused
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from batchllm.engine.attempt import Accepted, Rejected
     from batchllm.engine.work import Work
 
-_SHAKY = frozenset({Kind.NETWORK, Kind.TIMEOUT, Kind.GATEWAY_TIMEOUT})
+_SHAKY = frozenset({Kind.NETWORK, Kind.TIMEOUT, Kind.GATEWAY_TIMEOUT, Kind.BAD_GATEWAY})
 """Faults that count for a row, but that a dying endpoint gives too."""
 _VAIN = 0.25
 """Of the first backoff, what is added to a hint after one that was obeyed in vain; doubled each time."""
@@ -71,7 +72,7 @@ class Weather:
         sent_at = end.sent_at
         if lane.outage.down:
             seconds = self._clock.now() - lane.outage.first_at
-            self._listener(Note(level="info", text=f"{lane.name} is back after {_span(seconds)}"))
+            self._listener(Note(level="info", text=f"{lane.label} is back after {_span(seconds)}"))
         lane.outage.over()
         lane.outage.alive_at = max(lane.outage.alive_at, sent_at)
         if answered:
@@ -111,7 +112,7 @@ class Weather:
         if declared is not None and limit >= declared:
             return
         if declared is not None:
-            words = f"{lane.name}: the provider's {dimension} is {limit:,.0f}, not {declared:,}; keeping to that"
+            words = f"{lane.label}: the provider's {dimension} is {limit:,.0f}, not {declared:,}; keeping to that"
             self._listener(Note(level="warning", text=words))
         if dimension in DAY:
             # What was used of it, the header itself says.
@@ -129,7 +130,9 @@ class Weather:
         if hint is None and decision.until_window:
             utc = self._clock.utc()
             hint = (next_californian_midnight(utc) if lane.charging.day == "california" else windows.DAY.end(utc)) - utc
-        lane.outage.fault(now, words)
+        if hint is None:
+            # Who says when to come back is alive: such refusals are no part of an outage that may follow.
+            lane.outage.fault(now, words)
         for group in lane.groups:
             first = group.refused(sent_at=end.sent_at, now=now, factor=0.5)
             group.paused_for = "rpd" if decision.until_window else "pause"
@@ -142,6 +145,7 @@ class Weather:
             group.emptied(now, day=decision.until_window)
             if first and group is lane.own and lane.adaptive:
                 self._pace(lane, lane.finder.refused(now))
+        self._spread(lane)
         if hint is None:
             self._watch(lane, now, "refuses every request")
 
@@ -163,7 +167,7 @@ class Weather:
                 self._listener(
                     Note(
                         level="warning",
-                        text=f"{lane.name}: the provider asks for a pause of {_span(hint)} ({words}); trying once every {_span(wait)}",
+                        text=f"{lane.label}: the provider asks for a pause of {_span(hint)} ({words}); trying once every {_span(wait)}",
                     )
                 )
         group.pause(now + wait)
@@ -187,6 +191,16 @@ class Weather:
     def excuses(lane: Lane, work: Work, fault: Fault) -> bool:
         """Whether a fault that would count for its row is the outage's."""
         return lane.outage.down and not work.suspect and fault.kind in _SHAKY
+
+    def blames(self, lane: Lane, work: Work, fault: Fault) -> bool:
+        """Whether a gateway that finds nobody behind it does so for this row alone: others got their answers since it was first told so. Such a row must come to
+        its own end, or it would be asked for ever.
+        """
+        if fault.kind is not Kind.BAD_GATEWAY or lane.outage.down:
+            return False
+        if work.gateway_at is None:
+            work.gateway_at = self._clock.now()
+        return lane.outage.alive_at > work.gateway_at
 
     def shaky(self, lane: Lane, work: Work, end: Rejected) -> None:
         """A fault that counts for its row, and may be the first sign of an outage."""
@@ -213,9 +227,11 @@ class Weather:
             lane.own.episode_at = now
             moving = self._retry.on_outage == "fallback"
             what = "its rows move on along their chain" if moving else "its rows wait"
-            self._listener(Note(level="warning", text=f"{lane.name} is down ({outage.words}); {what}, one probe at a time"))
+            self._listener(Note(level="warning", text=f"{lane.label} is down ({outage.words}); {what}, one probe at a time"))
             if moving:
                 self._evict(lane.queue)
+            else:
+                self._spread(lane)
         elif straggler and outage.probes:
             return  # a straggler of the burst before the probes
         outage.probes += 1
@@ -223,16 +239,23 @@ class Weather:
         lane.own.pause(now + max(self.backoff(outage.probes - 1), self._retry.initial_seconds / 2))
         self._watch(lane, now, "is down")
 
+    def _spread(self, lane: Lane) -> None:
+        """Who waits for a key that is of no use now may go by another one."""
+        if len(lane.keys) > 1:
+            self._evict(lane.queue)
+
     def _watch(self, lane: Lane, now: float, what: str) -> None:
         outage = lane.outage
         if lane.outage.down and self._retry.on_outage == "fallback" and not lane.queue.waiters:
             return  # whoever could go elsewhere went; only rows that can't are still at the door
+        if any(not key.outage.streak and key.out is None for key in lane.keys):
+            return  # another key works
         if outage.streak and now - outage.first_at >= self._retry.outage_seconds:
             self._stopper.set(
                 Stop(
                     exit_code=4,
                     stopped_by="outage",
-                    message=f"{lane.name} {what} for {_span(now - outage.first_at)} ({outage.words}); no row failed by it - run again when it is back",
+                    message=f"{lane.label} {what} for {_span(now - outage.first_at)} ({outage.words}); no row failed by it - run again when it is back",
                 )
             )
 
@@ -246,7 +269,10 @@ class Weather:
         if lane.out is not None:
             return
         lane.out = decision.reason
-        if lane.answered:
+        if not lane.is_out:
+            self._listener(Note(level="warning", text=f"{lane.label} is out for this run, other keys go on: {decision.reason}"))
+            self._spread(lane)
+        elif any(key.answered for key in lane.keys):
             self._listener(Note(level="warning", text=f"{lane.name} is out for this run: {decision.reason}"))
         else:
             self._stopper.set(Stop(exit_code=4, stopped_by="provider", message=f"{lane.name}: {decision.reason}"))

@@ -28,6 +28,7 @@ class Work:
         "failures",
         "fields",
         "fingerprint",
+        "gateway_at",
         "identical",
         "invalid",
         "kept",
@@ -83,6 +84,8 @@ class Work:
         """Whether it waits for a model that is down, because the others of its chain had no answer."""
         self.suspect = False
         """Whether it hung or broke off while the endpoint was answering others."""
+        self.gateway_at: float | None = None
+        """When a gateway first found nobody behind it for this row."""
         self.samples: dict[int, Sample] = {}
         """Its good answers so far, where it is to have several."""
         self.twin: bytes | None = None

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from batchllm.core import json
+
 AS_OF = "2026-11"
 """When the rows below were collected."""
 
@@ -80,13 +82,31 @@ class Rule:
     provider: str
     models: Callable[[str], bool] = _every
     names: tuple[str, ...]
-    """The parameters that it is about; without `rename`, `at_most` and `words` they are left out."""
+    """The parameters that it is about; without `rename`, `at_most`, `words` and `instead` they are left out."""
     when: Callable[[Mapping[str, Any]], bool] = _always
     rename: str | None = None
     """The name that the model reads instead. Not worth a warning: nothing is lost."""
     at_most: float | None = None
     words: Mapping[str, str | None] = field(default_factory=dict)
     """Values and what is sent for them; None: the parameter is left out."""
+    instead: Any = None
+    """What is sent for whatever was asked; None: the parameter is left out."""
+    called: str | None = None
+    """What the model doesn't take, in words; default: the names."""
+
+
+def _forces_a_tool(params: Mapping[str, Any]) -> bool:
+    choice = params.get("tool_choice")
+    kind = choice.get("type") if isinstance(choice, Mapping) else choice
+    return kind in ("required", "any", "function", "tool")
+
+
+def _thinks(kind: str) -> Callable[[Mapping[str, Any]], bool]:
+    def asked(params: Mapping[str, Any]) -> bool:
+        thinking = params.get("thinking")
+        return isinstance(thinking, Mapping) and thinking.get("type") == kind
+
+    return asked
 
 
 # o1, o3, o4-mini, gpt-5, gpt-5-mini, gpt-6.1-sol...; not gpt-5-chat-latest, which doesn't reason.
@@ -120,6 +140,18 @@ RULES: tuple[Rule, ...] = (
         names=("reasoning_effort",),
     ),
     Rule(provider="anthropic", models=_claude(at_least=(5, 0)), names=("reasoning_effort",), words={"none": "low"}),
+    Rule(
+        provider="anthropic",
+        models=_claude(at_least=(4, 7)),
+        names=("thinking",),
+        when=_thinks("enabled"),
+        instead={"type": "adaptive"},
+        called="`thinking` with a budget",
+    ),
+    Rule(
+        provider="anthropic", models=_claude(at_least=(5, 0)), names=("thinking",), when=_thinks("disabled"), called="`thinking` of type `disabled`"
+    ),
+    Rule(provider="anthropic", models=_claude(at_least=(5, 0)), names=("tool_choice",), when=_forces_a_tool, called="forced `tool_choice`"),
     Rule(provider="anthropic", names=("reasoning_effort",), words={"minimal": "low"}),
     Rule(provider="anthropic", models=_claude(below=(4, 7)), names=("reasoning_effort",), words={"xhigh": "high"}),
     Rule(provider="anthropic", models=_claude(below=(4, 6)), names=("reasoning_effort",), words={"max": "high"}),
@@ -177,6 +209,12 @@ def _applied(rule: Rule, model: str, made: dict[str, Any]) -> Iterator[str]:
                 else:
                     made[name] = other
                     yield f"{model} has no `{name}: {value}`: `{other}` is sent"
+        elif rule.instead is not None:
+            made[name] = rule.instead
+            yield f"{model} takes no {rule.called}: {json.text(rule.instead)} is sent"
+        elif rule.called is not None:
+            del made[name]
+            yield f"{model} takes no {rule.called}: it is left out"
         else:
             del made[name]
             if not (name in _DEFAULTS and value == _DEFAULTS[name]):

@@ -26,7 +26,7 @@ _COSTS: dict[Kind, tuple[Billed, bool]] = {
     Kind.GATEWAY_TIMEOUT: ("maybe", True),
     Kind.SERVER: ("maybe", True),
     Kind.PROTOCOL: ("maybe", True),
-    Kind.CONFLICT: ("no", False),
+    Kind.CONFLICT: ("no", True),
     Kind.OVERLOAD: ("no", True),
     Kind.RATE: ("no", True),
     Kind.RAMP: ("no", True),
@@ -39,7 +39,7 @@ _COSTS: dict[Kind, tuple[Billed, bool]] = {
     Kind.AUTH: ("no", False),
     Kind.MODEL_GONE: ("no", False),
 }
-"""Table F's columns "billed" and "counts"; where it says "possibly" of the limits, they are taken as used."""
+"""Table F's columns "billed" and "counts"; where it says "possibly" of the limits, they are taken as used, and so are lock conflicts: many a gateway counts at its door."""
 
 
 def _any(texts: tuple[str, ...], text: str) -> bool:

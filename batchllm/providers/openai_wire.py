@@ -29,8 +29,6 @@ _LONGEST_CLIENT_ID = 512
 OPENAI = CompatibleHost(name="openai", output_cap="max_completion_tokens", rules="openai")
 """OpenAI's own models read the new name of the output cap only."""
 SIMULATED = CompatibleHost(name="simulated", output_cap=None)
-_TAGGED = frozenset({"openai", "simulated"})
-"""Who knows `X-Client-Request-Id`."""
 
 
 def endpoint_url(base_url: str, path: str = _PATHS[0], *, deployment: str | None = None, query: Mapping[str, str] | None = None) -> str:
@@ -67,7 +65,8 @@ class OpenAIWire:
             key = api_key.reveal().strip()
             ours[host.key_header] = Secret(f"Bearer {key}" if host.key_header == "Authorization" else key)
         self._headers = headers_over(ours, headers)
-        self._tags = host.name in _TAGGED and not any(name.lower() == "x-client-request-id" for name in self._headers)
+        self._tags = not any(name.lower() == "x-client-request-id" for name in self._headers)
+        """Sent to every host of this wire: who doesn't know the name ignores it, and gateways and the simulator log it. A header of the user's own stays."""
         self._asked: Mapping[str, Any] | None = None
         self._wire_fields: dict[str, Any] = {}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from batchllm.core import json
 from batchllm.core.errors import Problem, SpecError
+from batchllm.core.money import PICO_PER_USD, text_usd
 from batchllm.report.text import clean, columns, counted, rows
 from batchllm.store.pairs import Side, pairs, sides
 from batchllm.store.read import StoreReader
@@ -123,7 +124,7 @@ def difference(reader: StoreReader, other: StoreReader, *, on: str | None, gold:
         found.a.take(side)
     for side in sides(other):
         found.b.take(side)
-    has_field = gold is None
+    has_field, has_value = gold is None, False
     for a, b in pairs(reader, other.path):
         found.both += 1
         has_field = has_field or (gold in (a.input or {})) or (gold in (b.input or {}))
@@ -131,6 +132,7 @@ def difference(reader: StoreReader, other: StoreReader, *, on: str | None, gold:
             continue
         found.compared += 1
         first, second = value_of(a, path), value_of(b, path)
+        has_value = has_value or first is not _MISSING or second is not _MISSING
         if _same(first, second):
             found.agreed += 1
         else:
@@ -139,7 +141,18 @@ def difference(reader: StoreReader, other: StoreReader, *, on: str | None, gold:
             _against_gold(found, a, b, first, second, gold)
     if not has_field and found.both:
         raise SpecError(Problem(file="--gold", message=f"no row has kept a column {gold!r}; name it under output.keep and run again"))
+    if found.compared and not has_value:
+        raise SpecError(Problem(file="--on", message=f"no answer of either job has {path!r}; {_there(reader)}"))
     return found, _differing(reader, other.path, path)
+
+
+def _there(reader: StoreReader) -> str:
+    """What an answer has, in words."""
+    found = reader.all("SELECT parsed FROM results WHERE parsed IS NOT NULL LIMIT 1")
+    parsed = json.loads(found[0][0]) if found else None
+    if isinstance(parsed, dict):
+        return f"`parsed` has {', '.join(map(str, parsed))}"[:200]
+    return "they aren't parsed: compare `output`" if parsed is None else "`parsed` is one plain value: compare `parsed`"
 
 
 def _parses(reader: StoreReader) -> bool:
@@ -231,11 +244,15 @@ def _cells(word: str, name: str, figures: Figures, found: Difference, gold: str 
         f"{figures.rows:,}",
         _part(figures.ok, figures.rows),
         *((_part(figures.right, found.with_gold),) if gold is not None else ()),
-        f"${figures.cost_usd:.4g}" if priced else "unknown",
-        f"${figures.cost_usd / priced:.3g}" if priced else "",
+        _usd(figures.cost_usd) if priced else "unknown",
+        _usd(figures.cost_usd / priced) if priced else "",
         f"{figures.seconds / figures.timed:.2f} s" if figures.timed else "",
         f"{figures.output_tokens / figures.measured:.0f}" if figures.measured else "",
     )
+
+
+def _usd(dollars: float) -> str:
+    return text_usd(round(dollars * PICO_PER_USD))
 
 
 def as_dict(found: Difference, *, names: tuple[str, str], gold: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from statistics import mean
 from typing import Any, get_args
 
 from batchllm.core import json
-from batchllm.core.money import text_usd, usd_from_pico
+from batchllm.core.money import PICO_PER_USD, text_usd, usd_from_pico
 from batchllm.core.nouns import Result
 from batchllm.engine.models_compared import AT, BANDS_AS_OF, Compared, Comparison, Quality
 from batchllm.report.text import clean, columns, rows
@@ -46,6 +46,8 @@ def compared_lines(found: Comparison, answered: Sequence[Answered]) -> Iterator[
     for one in found.models:
         if one.tiers_pico:
             yield f"  {one.name} by service tier: {', '.join(f'{word} {text_usd(cost)}' for word, cost in one.tiers_pico.items())}"
+        if one.expected_pico is None:
+            yield f"  the price of {clean(one.model)} is not known: give the model a `price` in the job (batchllm prices lists those that are)"
     yield ""
     best = found.cheapest()
     if best is not None:
@@ -114,10 +116,14 @@ def _live_cells(name: str, answered: Sequence[Answered]) -> tuple[str, ...]:
     return (
         name,
         f"{live.ok:,} of {live.rows:,}",
-        "unknown" if live.cost_usd is None else f"${live.cost_usd:.3g}",
+        _usd_words(live.cost_usd),
         "" if live.latency_seconds is None else f"{live.latency_seconds:.2f} s",
         "" if live.output_tokens is None else f"{live.output_tokens:.0f}",
     )
+
+
+def _usd_words(dollars: float | None) -> str:
+    return text_usd(None if dollars is None else round(dollars * PICO_PER_USD))
 
 
 def _answers(found: Comparison, answered: Sequence[Answered]) -> Iterator[str]:
@@ -227,5 +233,5 @@ def _cell(result: Result | None) -> str:
     if result.latency_seconds is not None:
         told.append(f"{result.latency_seconds:.2f} s")
     if result.cost_usd is not None:
-        told.append(f"${result.cost_usd:.3g}")
+        told.append(_usd_words(result.cost_usd))
     return f'<td class="a{"" if result.ok else " bad"}">{escape(_text(result))}<br><small>{escape(", ".join(told))}</small></td>'

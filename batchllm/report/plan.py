@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from batchllm.core.money import text_usd, usd_from_pico
+from batchllm.core.money import PICO_PER_USD, text_usd, usd_from_pico
 from batchllm.engine.plan import ModelPlan, Plan
 from batchllm.engine.plan_drift import VERSION
 from batchllm.report.text import LIMITED_BY, about, clean, columns, counted, rows
@@ -25,7 +25,10 @@ def plan_lines(plan: Plan, *, job: str) -> Iterator[str]:
     if plan.stopped_by is not None:
         table.append(("", f"stops by the {plan.stopped_by} after about {counted(plan.stopped_at or 0, 'request')}"))
     if plan.stored.ok or plan.stored.failed:
-        table.append(("so far", f"{plan.stored.ok:,} ok, {plan.stored.failed:,} failed in the store, {text_usd(plan.stored.spent_pico)} spent"))
+        ok, failed = plan.done.get("ok", 0), plan.done.get("failed", 0)
+        spent = f"{text_usd(plan.stored.spent_pico)}{' simulated' if plan.simulated else ''} spent"
+        rest = "the figures are of what is left" if plan.requests else "nothing is left to send"
+        table.append(("so far", f"{ok:,} ok and {failed:,} failed rows stay as they are, {spent}; {rest}"))
     yield from columns(table)
     yield from _live(plan)
     yield ""
@@ -48,7 +51,9 @@ def plan_lines(plan: Plan, *, job: str) -> Iterator[str]:
         yield ""
         for note in plan.notes:
             yield f"  note: {clean(note)}"
-    yield f"  -> nothing was sent; start it: batchllm run {job}"
+    sent = "nothing was sent" if plan.live is None else f"{rows(plan.live['rows'])} were sent"
+    what = "start it" if not plan.done else "go on with it"
+    yield f"  -> {sent}; {what}: batchllm run {job}" if plan.requests or not plan.done else f"  -> {sent}, and nothing is left to send"
 
 
 def _row_notes(plan: Plan) -> str:
@@ -62,7 +67,7 @@ def _row_notes(plan: Plan) -> str:
         words.append(f"{counted(plan.duplicates, 'duplicate')} ({shared})")
     if plan.samples > 1:
         words.append(f"{plan.samples} samples each")
-    if plan.counted < plan.requests // max(plan.samples, 1):
+    if plan.counted < sum(one.rows for one in plan.models):
         words.append(f"tokens counted on {plan.counted:,} of them")
     return f"; {', '.join(words)}" if words else ""
 
@@ -89,6 +94,8 @@ def _cells(one: ModelPlan, plan: Plan) -> tuple[str, ...]:
         "simulated": f"~{mean:.0f} tokens, simulated",
         "assumed": f"{mean:.0f} tokens, assumed",
     }
+    if not one.rows:
+        return (one.name, one.model, "0", "", "", "", "", "", "only if others fail" if plan.requests else "")
     return (
         one.name,
         one.model,
@@ -110,7 +117,7 @@ def _live(plan: Plan) -> Iterator[str]:
     table = []
     if live["cost_usd"] is not None:
         low, high = live["cost_usd"]
-        table.append(("cost", f"${low:,.4g} to ${high:,.4g} in all"))
+        table.append(("cost", f"{text_usd(round(low * PICO_PER_USD))} to {text_usd(round(high * PICO_PER_USD))} in all"))
     if live["output_tokens"] is not None:
         table.append(("answers", "{:.0f} to {:.0f} tokens on average".format(*live["output_tokens"])))
     table.append(("good", f"{live['ok']:,} of {live['rows']:,} ({live['valid'][0]:.0%} to {live['valid'][1]:.0%} of all)"))
@@ -133,6 +140,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "models": {one.name: _model(one, plan) for one in plan.models},
         "errors": dict(plan.bad),
         "shared": plan.shared,
+        "done": {"ok": plan.done.get("ok", 0), "failed": plan.done.get("failed", 0)},
         "nulls": plan.nulls,
         "requests": plan.requests,
         "counted_rows": plan.counted,
@@ -168,7 +176,7 @@ def _model(one: ModelPlan, plan: Plan) -> dict[str, Any]:
         "counter": one.counter,
         "exact": one.exact,
         "output_basis": one.basis,
-        "mean_output_tokens": round(one.output_expected / max(one.rows * plan.samples, 1), 1),
+        "mean_output_tokens": round(one.output_expected / (one.rows * plan.samples), 1) if one.rows else None,
         "usd_per_million": {"input": tier.input / _PER_MILLION, "output": tier.output / _PER_MILLION} if tier is not None else None,
         "price_version": one.prices.version if one.prices is not None else None,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -54,7 +54,7 @@ def _marks(one: Listed, today: date) -> str:
     if one.later:
         moment = datetime.fromtimestamp(one.later[0][0], UTC)
         hourly = len(one.later) > 1 and one.later[1][0] - one.later[0][0] < 86_400
-        marks.append(" peak hours" if hourly else f" new {moment:%Y-%m-%d}")
+        marks.append(" peak hours" if hourly else f" till {moment - timedelta(days=1):%Y-%m-%d}")
     if one.last_day is not None and (one.last_day - today).days < _SOON_DAYS:
         marks.append(f" {'ended' if one.last_day < today else 'ends'} {one.last_day}")
     elif one.deprecated:

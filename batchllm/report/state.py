@@ -57,6 +57,7 @@ class JobState:
     """Of the last run."""
     tokens: Mapping[str, int]
     attempts: int
+    requests: int
     retries: int
     refusals: int
     in_flight: int
@@ -188,6 +189,7 @@ def read_state(reader: StoreReader, *, results: str | None, now_utc: float) -> J
         cap_pico=run.get("cap_pico"),
         tokens={name: numbers[name] for name in _TOKENS},
         attempts=numbers["attempts"],
+        requests=numbers["requests"],
         retries=numbers["retries"],
         refusals=numbers["refusals"],
         shared=shared,

@@ -22,7 +22,7 @@ def state_lines(state: JobState, *, job: str) -> list[str]:
         table.append(("", f"{text_usd(state.superseded_pico)} of it for answers that were replaced"))
     table += list(_budget_rows(state))
     table += list(_spend_rows(state))
-    table += [("tokens", token_words(state.tokens)), ("sent", attempt_words(state.attempts, state.retries, state.refusals))]
+    table += [("tokens", token_words(state.tokens)), ("sent", attempt_words(state.attempts, state.requests, state.retries, state.refusals))]
     table += list(_trouble_rows(state))
     if state.state == "running":
         table.append(("speed", speed_words(state)))

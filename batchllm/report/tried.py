@@ -13,6 +13,7 @@ from batchllm.core.money import pico_from_usd, text_usd, usd_from_pico
 from batchllm.core.nouns import Result
 from batchllm.engine.try_row import Asked, Chosen, Tried
 from batchllm.report.text import clean
+from batchllm.retry.decide import MENDS
 from batchllm.spec import JobSpec
 
 _LONG = 400
@@ -79,6 +80,8 @@ def ended_lines(tried: Tried) -> Iterator[str]:
         yield f"no answer: {status}{trouble.kind}{code}: {clean(trouble.message, 500)}"
         if trouble.wait_seconds is not None:
             yield f"the server asks to wait {trouble.wait_seconds:g} s; a run would"
+        elif trouble.kind in MENDS:
+            yield f"a run would stop: {MENDS[trouble.kind]}"
         elif result is None and tried.summary.exit_code == 130:
             yield "a run would try this row again"
     elif result is None:

@@ -57,12 +57,13 @@ def _share(part: int, whole: int) -> str:
     return f", {part / whole:.0%}" if whole else ""
 
 
-def attempt_words(attempts: int, retries: int, refusals: int) -> str:
-    """`1,310 requests (12 retries, 3 refusals)`."""
+def attempt_words(attempts: int, requests: int, retries: int, refusals: int) -> str:
+    """`1,310 requests (12 retries, 3 refusals)`, or `1,310 inputs in 11 requests` where they travelled together."""
     more = [counted(retries, "retry").replace("retrys", "retries")] if retries else []
     if refusals:
         more.append(counted(refusals, "refusal"))
-    return counted(attempts, "request") + (f" ({', '.join(more)})" if more else "")
+    sent = counted(requests, "request") if requests == attempts else f"{counted(attempts, 'input')} in {counted(requests, 'request')}"
+    return sent + (f" ({', '.join(more)})" if more else "")
 
 
 def error_words(errors: Mapping[str, int]) -> str:
@@ -94,13 +95,17 @@ def summary_lines(summary: Summary, *, job: str, simulated: bool) -> list[str]:
     """The whole summary. `job` is how the user names the job on the command line, flags such as --simulate included."""
     spent = None if summary.cost_usd is None else pico_from_usd(summary.cost_usd)
     tokens = {name: getattr(summary.tokens, name) for name in ("input", "output", "cached_input", "cache_write", "reasoning")}
+    none_new = summary.sent_nothing and summary.attempts > 0
     table = [("rows", row_words(summary.rows, summary.shared))]
     if summary.errors:
         table.append(("errors", error_words(summary.errors)))
     table += [
         ("spent", money_words(spent, pico_from_usd(summary.reserved_usd), simulated=simulated) + unpriced_words(spent, summary.unpriced)),
         ("tokens", token_words(tokens)),
-        ("sent", attempt_words(summary.attempts, summary.retries, summary.refusals)),
+        (
+            "sent",
+            attempt_words(summary.attempts, summary.requests, summary.retries, summary.refusals) + (", none of them by this run" if none_new else ""),
+        ),
     ]
     if summary.results is not None:
         table.append(("results", summary.results))

@@ -129,16 +129,17 @@ def row_error(fault: Fault) -> RowError:
     return RowError(code=code, message=fault.message, http_status=fault.http_status, provider_code=fault.provider_code, retryable=retryable)
 
 
-_MENDS: dict[Kind, str] = {
+MENDS: dict[Kind, str] = {
     Kind.AUTH: "the key was refused: check the variable that api_key_env names, and what the key may use",
     Kind.MONEY: "no credit or quota is left: add credit or raise the provider's spend limit, then run again",
     Kind.MODEL_GONE: "the model can't be used: check model and base_url, and whether the account may use it",
 }
+"""Kinds that stop a run, and what to do about each."""
 
 
 def _model_out(fault: Fault) -> ModelOut:
     status = f"{fault.http_status}: " if fault.http_status is not None else ""
-    return ModelOut(error=row_error(fault), reason=f"{_MENDS[fault.kind]} (the provider said {status}{fault.message})")
+    return ModelOut(error=row_error(fault), reason=f"{MENDS[fault.kind]} (the provider said {status}{fault.message})")
 
 
 def _exhausted(fault: Fault, tally: Tally, policy: RetryPolicy) -> bool:

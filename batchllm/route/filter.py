@@ -19,7 +19,7 @@ class Filter:
     def __init__(self, source: str) -> None:
         """Raises `SpecError` for an expression that can't be read."""
         try:
-            self._run, _, tokens = compile_expression(source)
+            self._run, self.columns, tokens = compile_expression(source)
         except SyntaxProblem as error:
             raise SpecError(Problem(path=_KEY, message=f"{source!r}: {error} (character {error.column})")) from None
         if tokens:

@@ -38,7 +38,7 @@ def _one_text(value: Any, field: str) -> str:
     if isinstance(value, list):
         raise ValueError(f"body.{field}: one text per row (not a list, not token ids); write a row for each")  # noqa: TRY004 - it is a row's mistake, not a caller's
     if not isinstance(value, str) or not value:
-        raise ValueError(f"body.{field}: must be a text")
+        raise ValueError(f"body.{field}: {'is empty' if value == '' else 'must be a text'}")
     return value
 
 

@@ -80,7 +80,7 @@ def _names_rows(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 def _text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str | None:
     scores: dict[str, float] = {}
     for name in columns:
-        texts = [value for value in _values(rows, name) if isinstance(value, str) and value.strip()]
+        texts = [text for value in _values(rows, name) if (text := _text_of(value)).strip()]
         if not texts:
             continue
         filled = len(texts) / len(rows)
@@ -89,6 +89,13 @@ def _text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str | No
         spaces = sum(" " in text.strip() for text in texts) / len(texts)
         scores[name] = filled * min(mean, 2000) * (0.2 + spaces) * (1 - links) * (4 if _TEXT_NAME.search(name) else 1)
     return max(scores, key=scores.__getitem__, default=None)
+
+
+def _text_of(value: Any) -> str:
+    """A text, or a list of texts (the turns of a talk), which a template renders as JSON."""
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return " ".join(value)
+    return value if isinstance(value, str) else ""
 
 
 def _is_group(rows: Sequence[Mapping[str, Any]], name: str) -> bool:

@@ -86,7 +86,9 @@ def draft(fields: Mapping[str, Any], *, endpoint: Endpoint, models: Models, pin:
     if prompt is not None:
         raise Unfit(f"prompt: is {json.text(prompt)[:60]}, not a text or a list of messages")
     text = fields.get("text")
-    if endpoint == "embeddings" and isinstance(text, str) and text:
+    if endpoint == "embeddings" and isinstance(text, str):
+        if not text:
+            raise Unfit("text: is empty; there is nothing to embed")
         return Draft(endpoint=endpoint, messages=({"role": "user", "content": text},), params=params, pin=pin)
     if isinstance(body, dict) and "messages" in body:
         raise Unfit('looks like an OpenAI Batch line without its `url`; add "method": "POST", "url": "/v1/chat/completions"')

@@ -133,7 +133,7 @@ def read_table(
             yield Record(
                 line,
                 {},
-                problem=f"has {len(cells)} cells, the header has {width}; {_other_delimiter(header) or f'quote cells that hold the delimiter {delimiter!r}'}",
+                problem=f"has {len(cells)} cells, the header has {width}; {_separated_by(header) or f'quote cells that hold the delimiter {delimiter!r}'}",
                 digest=feed.digest(),
             )
         else:
@@ -148,9 +148,13 @@ def read_table(
             yield record
 
 
-def _other_delimiter(header: Sequence[str]) -> str:
-    """What to say about a header of one cell that seems to hold several."""
-    found = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+def other_delimiter(header: Sequence[str]) -> str | None:
+    """What seems to separate the cells of a header that was read as one cell."""
+    return next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+
+
+def _separated_by(header: Sequence[str]) -> str:
+    found = other_delimiter(header)
     return f"is it separated by {found!r}? Then say so: input: {{path: ..., delimiter: {json.text(found)}}}" if found is not None else ""
 
 

@@ -155,7 +155,9 @@ def _told(label: str, error: minijinja.TemplateError) -> str:
     if error.kind == "OutOfFuel":
         return f"{where}: takes too long (a very long loop?); make the text simpler"
     if error.kind == "UndefinedError":
-        return f"{where}: {error.detail or 'a value is undefined'} in this row; give it a default: `{{{{ name | default('') }}}}`"
+        detail = error.detail or "a value is undefined"
+        named = detail.split("`")[1] if detail.count("`") == 2 else "name"
+        return f"{where}: {detail} in this row; give it a default: `{{{{ {named} | default('') }}}}`"
     return f"{where}: {error.detail or error.message}"
 
 

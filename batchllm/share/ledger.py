@@ -1,4 +1,4 @@
-"""A day's money of one pool, kept by several stores: each leases some before it reserves any, so that all together never pass the cap.
+"""What several stores use of one pool in a day. Money: each leases some before it reserves any, so that all together never pass the cap. Limits: each just tells.
 
 A lease lives on disk before it is spent. Who dies keeps it until its store is opened again (which knows what was really spent) or the day is over: so a crash
 costs the others a lease at most, and the promise nothing. Leases are parts of what is left, so near the cap they become as small as the requests.
@@ -50,6 +50,20 @@ class DayLedger:
     def settle(self, day_utc: float, *, used: int) -> None:
         """Holds what was used and nothing more: at the end of a run, and at the start of one, where a crash has left a lease. Raises as `lease` does."""
         self._change(day_utc, lambda _held: used)
+
+    def tell(self, day_utc: float, *, used: int) -> int:
+        """Says how much this store used of the day, and returns what the others did. Nothing is leased, so what a dead run used since its last word isn't known here.
+        Raises as `lease` does.
+        """
+        others = 0
+
+        def what(held: dict[str, int]) -> int:
+            nonlocal others
+            others = sum(amount for who, amount in held.items() if who != self._who)
+            return used
+
+        self._change(day_utc, what)
+        return others
 
     def _change(self, day_utc: float, what: Callable[[dict[str, int]], int]) -> int:
         path = self._path(day_utc)

@@ -45,6 +45,8 @@ class Record:
     """0 when not billed; None when the model's price is unknown."""
     prompt_digest: str | None
     """Start of the request's sha256 (model, messages, parameters; not the output cap, not `stream`)."""
+    account: str | None = None
+    """Start of the sha256 of its key, where the simulator has several keys."""
 
     def as_dict(self) -> dict[str, Any]:
         """The line of `/_audit`."""
@@ -65,6 +67,7 @@ class Record:
             "cost_usd": None if self.cost_pico is None else usd_from_pico(self.cost_pico),
             "cost_pico": self.cost_pico,
             "prompt_digest": self.prompt_digest,
+            "account": self.account,
         }
 
 
@@ -85,6 +88,7 @@ class Audit:
         self.unpriced = 0
         self.by_status: Counter[str] = Counter()
         self.by_fault: Counter[str] = Counter()
+        self.by_account: Counter[str] = Counter()
 
     def add(self, record: Record) -> None:
         """Books one finished request."""
@@ -93,6 +97,8 @@ class Audit:
         self.by_status["none" if record.status is None else str(record.status)] += 1
         if record.fault is not None:
             self.by_fault[record.fault] += 1
+        if record.account is not None:
+            self.by_account[record.account] += 1
         if record.status == 429:
             self.refusals += 1
         self.delivered += record.delivered
@@ -124,6 +130,7 @@ class Audit:
             "refusals": self.refusals,
             "by_status": dict(sorted(self.by_status.items())),
             "by_fault": dict(sorted(self.by_fault.items())),
+            "by_account": dict(sorted(self.by_account.items())),
             "tokens": {"input": self.input_tokens, "output": self.output_tokens},
             "cost_usd": usd_from_pico(self.cost_pico),
             "cost_pico": self.cost_pico,

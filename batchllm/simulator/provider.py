@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
+from hashlib import sha256
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from batchllm.core.nouns import Usage
@@ -76,6 +77,8 @@ class Simulator:
         self._prefixes = Prefixes()
         self._deck = Deck(self.settings.faults, self.settings.fault_kinds)
         self._limited = any(limit is not None for limit in (settings.rpm, settings.tpm, settings.itpm, settings.otpm, settings.rpd, settings.tpd))
+        keys = settings.keys or frozenset()
+        self._accounts = {key: sha256(key.encode()).hexdigest()[:8] for key in keys} if len(keys) > 1 else {}
         self._run = b"%d/" % self.settings.seed
         self._chancy = self.settings.faults > 0 or self.settings.latency_ms > 0
         # What is on an Ollama's disk changes while it runs, so its dialects belong to one simulator.
@@ -110,6 +113,7 @@ class Simulator:
             return self._invalid(dialect, ticket, utc, Problem(name="method", details={"method": call.method, "path": path}))
         if (problem := self._stranger(dialect, headers)) is not None:
             return self._invalid(dialect, ticket, utc, problem)
+        ticket.account = self._accounts.get(dialect.key(headers) or "")
         if client_id is not None and (len(client_id) > 512 or not client_id.isascii()):
             ticket.client_request_id = None
             return self._invalid(dialect, ticket, utc, Problem(name="client_id", details={}))
@@ -151,6 +155,7 @@ class Simulator:
                 output_tokens=None if usage is None else usage.output_tokens,
                 cost_pico=cost,
                 prompt_digest=ticket.digest,
+                account=ticket.account,
             )
         )
 
@@ -294,6 +299,8 @@ class Simulator:
         accounting = self._accounting(dialect)
         scope = model if self.settings.scope == "model" else ""
         ticket.bucket = scope if accounting == "openai" else f"{accounting}:{scope}"
+        if ticket.account is not None:
+            ticket.bucket = f"{ticket.account}:{ticket.bucket}"
         buckets = self._buckets.get(ticket.bucket)
         if buckets is None:
             # A new model starts with full buckets; their clock is the simulator's.

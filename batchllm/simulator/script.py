@@ -49,6 +49,8 @@ class Ticket:
     charged: Charge = NOTHING
     settled: Charge = NOTHING
     """What the token buckets are charged in the end."""
+    account: str | None = None
+    """Whose request it is, where there are several keys: each is an account of its own, with its own limits."""
     bucket: str = ""
     """Whose buckets those are."""
     holds_slot: bool = False

@@ -59,7 +59,7 @@ class Settings:
     outages: tuple[tuple[float, float], ...] = ()
     """(from, to) in seconds since the simulator started: nothing is accepted."""
     keys: frozenset[str] | None = None
-    """Keys that are let in; None: any, or none."""
+    """Keys that are let in; None: any, or none. Each of several is an account of its own, with its own limits."""
     models: tuple[str, ...] | None = None
     """Models that exist; None: every name does."""
     context_tokens: int = 128_000

@@ -65,6 +65,9 @@ def _put(data: dict[str, Any], key: str, value: Any) -> Path:
             here[place] = value
             break
         inner = here[place] if isinstance(here, list) else here.get(place)
+        if path == ("prompt",) and isinstance(inner, str):
+            # A text is short for its user message.
+            inner = here[place] = {"user": inner}
         if inner is None:
             inner = here[place] = {}
             made = made or path

@@ -37,6 +37,7 @@ def check(data: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _groups(data, models)
     yield from _output(data.get("output"), data.get("endpoint"), models)
     yield from _samples(data)
+    yield from _context(data.get("context"), data.get("endpoint"))
     yield from _parameters(("request",), data.get("request"))
     yield from _prompt(data.get("prompt"))
     yield from _results(data.get("results"), data.get("endpoint"))
@@ -157,6 +158,13 @@ def _samples(data: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(path=("samples",), at="key", message="an embedding is the same each time; leave this out")
     elif data.get("cache") not in (None, False):
         yield Finding(path=("cache",), at="key", message="with `samples` answers are to be independent, not old ones: give one of the two")
+
+
+def _context(context: Any, endpoint: Any) -> Iterator[Finding]:
+    if isinstance(context, dict) and context.get("trim") not in (None, "error") and endpoint in ("embeddings", "completions"):
+        yield Finding(
+            path=("context", "trim"), at="key", message=f"with `endpoint: {endpoint}` a prompt is one text: there are no turns to leave out"
+        )
 
 
 def _groups(data: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ means the folder of the file that it is written in, whoever extends it.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path as FilePath
@@ -17,6 +18,8 @@ from batchllm.spec.findings import Path, Place, shown
 from batchllm.spec.reading import Read, read
 
 KEY = "extends"
+_ROWS = frozenset({".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".gz", ".zst"})
+"""Endings of input files."""
 _PATHS = (
     "input", "input.*", "input.path", "input.path.*", "input.files", "input.files.*", "input.join.*", "prompt.file", "prompt.system.file", "prompt.user.file", "prompt.messages.*.content.file", "output.schema",
     "hosts", "prices", "models.*.api_key_file", "cache", "store", "results",
@@ -26,6 +29,8 @@ _PATHS = (
 
 def text_of(path: FilePath, label: str) -> str:
     """The text of a spec file; `label` is how messages call it. SpecError where there is none."""
+    if path.suffix.lower() in _ROWS and path.is_file():
+        raise SpecError(Problem(file=label, message=f"holds rows, not a job; write a job for them: batchllm init {shlex.quote(label)}"))
     try:
         raw = path.read_bytes()
     except FileNotFoundError:

@@ -262,7 +262,15 @@ class JobSpec(Part):
         """This job with every model simulated (`run --simulate`): model ids, prices, limits and seeds stay; store and results become `<name>.sim.*`. Changes come first: they start from the spec as written."""
         models = {
             name: spec.model_copy(
-                update={"provider": "simulated", "base_url": None, "api_key_env": None, "api_key_command": None, "api_key_file": None, "headers": {}}
+                update={
+                    "provider": "simulated",
+                    "base_url": None,
+                    "api_key_env": None,
+                    "api_key_command": None,
+                    "api_key_file": None,
+                    "headers": {},
+                    "limits": spec.all_limits(),
+                }
             )
             for name, spec in self.models.items()
         }

@@ -16,7 +16,7 @@ from batchllm.core.errors import Problem, SpecError
 from batchllm.core.secret import Secret
 from batchllm.spec.hosts import CompatibleHost
 from batchllm.spec.parts import Limits, LimitsSpec, Price, SimulatorSpec
-from batchllm.spec.values import REQUEST_PARAMETERS, Part, Text, wrong
+from batchllm.spec.values import REQUEST_PARAMETERS, Count, Part, Text, wrong
 from batchllm.spec.variables import expand, has_variables, problem_with
 
 Provider = Literal["openai", "anthropic", "gemini", "ollama", "openai-compatible", "simulated"]
@@ -107,11 +107,18 @@ def _headers(value: Any) -> Any:
     return {name: text for name, text in value.items() if text is not None}
 
 
-def _key_env(value: str) -> str:
-    if not (value.isascii() and value.isidentifier()):
+def _key_env(value: Any) -> str | tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or any(not (isinstance(name, str) and name.isascii() and name.isidentifier()) for name in names):
         # A key pasted here by mistake must not appear in the message.
         wrong("expected the name of an environment variable, such as OPENAI_API_KEY (never the key itself), or `none`")
-    return value
+    if not names:
+        wrong("an empty list names no key; `none` sends none")
+    if len(names) > 1 and "none" in names:
+        wrong("`none` among several keys: a model sends a key or none")
+    if len(set(names)) < len(names):
+        wrong("the same variable twice: each key is used at its own limits, so name it once")
+    return names[0] if len(names) == 1 else tuple(names)
 
 
 _REQUEST_SCHEMA = {
@@ -127,6 +134,16 @@ Request = Annotated[dict[str, Any], WithJsonSchema(_REQUEST_SCHEMA)]
 """OpenAI chat-completions parameters. Their values are checked in `check`, where their places are known."""
 
 
+_Variable = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
+KeyEnv = Annotated[
+    str | tuple[str, ...],
+    BeforeValidator(
+        _key_env, json_schema_input_type=_Variable | Annotated[list[_Variable], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
+    ),
+]
+"""The variable that holds a key, or several variables with a key each."""
+
+
 class ModelSpec(Part):
     """A named deployment: provider, model id, endpoint, limits and prices."""
 
@@ -138,8 +155,9 @@ class ModelSpec(Part):
     """Default: the provider's own. `${VAR}` is expanded. Another host than the provider's own needs an explicit `api_key_env`."""
     host: Text | None = None
     """With openai-compatible: whose accent of OpenAI's wire it speaks, such as vllm, azure or groq, or a name under the spec's `hosts`; default: told by `base_url`."""
-    api_key_env: Annotated[str, AfterValidator(_key_env), Field(json_schema_extra={"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"})] | None = None
-    """Name of the environment variable that holds the key, or `none` to send no key; default: the provider's usual one, sent to its own host only."""
+    api_key_env: KeyEnv | None = None
+    """Name of the environment variable that holds the key, or `none` to send no key; default: the provider's usual one, sent to its own host only. A list of
+    variables is a pool of keys: rows go to whichever is free, each key has the model's `limits` for itself, and one that is refused for good is out while the others go on."""
     api_key_command: Text | None = None
     """A command that prints the key, such as `pass show openai`: run once before anything is sent, without a shell; instead of `api_key_env`."""
     api_key_file: Text | None = None
@@ -154,6 +172,8 @@ class ModelSpec(Part):
     """Rate limits; left out they are found, `none` means there are none."""
     price: Price | None = None
     """USD per million tokens; default: the price book."""
+    context_window: Count | None = None
+    """Tokens of the longest prompt (with its answer), for `context` and for rows that are too long; default: as documented of the model."""
     batch: Literal["never", "auto", "only"] = "never"
     """Whether the provider's Batch API is used."""
     simulator: SimulatorSpec = SimulatorSpec()
@@ -184,13 +204,18 @@ class ModelSpec(Part):
             return {**data, "model": SIMULATED_MODEL}
         return data
 
-    def key_env(self) -> str | None:
-        """The environment variable whose value is sent as the key; None: no key is sent, or a command or file has it."""
+    def key_envs(self) -> tuple[str, ...]:
+        """The environment variables whose values are sent as the key; none: no key is sent, or a command or file has it."""
         if self.provider == "simulated" or self.api_key_env == "none" or self.api_key_command is not None or self.api_key_file is not None:
-            return None
+            return ()
         if self.api_key_env is not None:
-            return self.api_key_env
-        return HOSTS[self.provider].key_env if is_own_host(self.provider, self.base_url) else None
+            return (self.api_key_env,) if isinstance(self.api_key_env, str) else self.api_key_env
+        usual = HOSTS[self.provider].key_env if is_own_host(self.provider, self.base_url) else None
+        return (usual,) if usual is not None else ()
+
+    def all_limits(self) -> LimitsSpec:
+        """The limits of all its keys together: each key has them for itself."""
+        return self.limits.times(max(1, len(self.key_envs())))
 
     def api_base(self, environ: Mapping[str, str]) -> str:
         """The base URL, variables filled in, without a slash at its end; empty for the simulated provider. SpecError for an unset variable or no URL."""

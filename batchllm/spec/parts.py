@@ -111,6 +111,13 @@ class LimitsSpec(RateLimits):
         """Whether a rate is given; without one it is found out (unless `unlimited`). A `concurrency` alone says nothing about rates."""
         return any(limit is not None for limit in (self.rpm, self.tpm, self.itpm, self.otpm, self.rpd, self.tpd))
 
+    def times(self, count: int) -> LimitsSpec:
+        """So many times these limits."""
+        if count == 1:
+            return self
+        names = ("rpm", "tpm", "itpm", "otpm", "rpd", "tpd", "concurrency")
+        return self.model_copy(update={name: limit * count for name in names if (limit := getattr(self, name)) is not None})
+
     @classmethod
     def none(cls) -> LimitsSpec:
         """No limits at all."""

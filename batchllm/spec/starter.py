@@ -25,6 +25,8 @@ class Starter:
 
     input: str
     """Path from the job file."""
+    delimiter: str | None
+    """What separates a CSV file's cells, when it isn't what its extension says."""
     own_requests: bool
     """Whether rows bring their own messages: then there is no prompt."""
     id: str | None
@@ -40,7 +42,10 @@ class Starter:
     base_url: str | None
     key_env: str | None
     max_tokens: int
-    budget_usd: str
+    price: tuple[str, str] | None
+    """The user's own: dollars per million input and output tokens."""
+    budget_usd: str | None
+    """None where no price is known, so that no cap could be kept."""
 
 
 def starter(job: Starter, *, file: str) -> str:
@@ -63,15 +68,11 @@ def _scalar(text: str) -> str:
 
 
 def _lines(job: Starter, file: str) -> Iterator[str]:
-    yield f"# batchllm try {file} --simulate          one row, to see what is asked (no key, no cost)"
-    yield f"# batchllm run {file} --simulate          all rows simulated, with a store and results of their own"
-    yield f"# batchllm run {file} --limit 10          the first rows for real"
+    yield f"# batchllm run {file} --simulate          all rows simulated, with a store and results of their own (no key, no cost)"
+    yield f"# batchllm try {file}                     one row for real, to see request, route, cost and answer"
+    yield f"# batchllm run {file} --limit 10          the first rows for real; without --limit all of them"
     yield ""
-    if job.numbers:
-        types = ", ".join(f"{_scalar(name)}: number" for name in job.numbers)
-        yield f"input: {{path: {_scalar(job.input)}, types: {{{types}}}}}      # other cells are text"
-    else:
-        yield f"input: {_scalar(job.input)}"
+    yield _input(job)
     if job.id is None:
         yield "# id: NAME                    # the column that names a row; without it rows are numbered"
     elif job.id == "custom_id":
@@ -90,11 +91,29 @@ def _lines(job: Starter, file: str) -> Iterator[str]:
         yield f"    base_url: {json.text(job.base_url)}"
     if job.key_env is not None:
         yield f"    api_key_env: {job.key_env}      # the environment variable (or a line in .env) that holds the key; `none` sends none"
+    if job.price is not None:
+        yield f"    price: {{input: {job.price[0]}, output: {job.price[1]}}}      # USD per million tokens"
+    elif job.budget_usd is None:
+        yield "    # price: {input: 0.10, output: 0.50}      # USD per million tokens, yours: no price of this model is known"
     yield "    # limits: {rpm: 500, tpm: 200000}      # your account's; left out they are found from headers and refusals"
     yield ""
     yield from _output(job)
     yield ""
-    yield f"budget: {{usd: {job.budget_usd}}}      # a hard cap over the job's whole life, however many runs it takes"
+    if job.budget_usd is None:
+        yield "# budget: {usd: 1}      # a hard cap over the job's whole life; it can be kept once the model has a `price`"
+    else:
+        yield f"budget: {{usd: {job.budget_usd}}}      # a hard cap over the job's whole life, however many runs it takes"
+
+
+def _input(job: Starter) -> str:
+    about = [f"path: {_scalar(job.input)}"]
+    if job.delimiter is not None:
+        about.append(f"delimiter: {json.text(job.delimiter)}")
+    if job.numbers:
+        about.append(f"types: {{{', '.join(f'{_scalar(name)}: number' for name in job.numbers)}}}")
+    if len(about) == 1:
+        return f"input: {_scalar(job.input)}"
+    return f"input: {{{', '.join(about)}}}" + ("      # other cells are text" if job.numbers else "")
 
 
 def _prompt(job: Starter) -> Iterator[str]:

@@ -176,10 +176,15 @@ def pending_at(connection: sqlite3.Connection, positions: Sequence[int]) -> dict
     }
 
 
+def carry(connection: sqlite3.Connection, columns: Iterable[tuple[str | None, int]]) -> None:
+    """Gives finished rows their input columns as they are now: (JSON, row key). What stays as it was isn't written."""
+    connection.executemany("UPDATE outcomes SET input = ?1 WHERE row_key = ?2 AND input IS NOT ?1", columns)
+
+
 def finished_among(connection: sqlite3.Connection, keys: Sequence[int]) -> list[tuple[int, int, int]]:
     """(row key, place, state) of those rows that have an outcome and a place in the input."""
     query = f"SELECT row_key, row, state FROM rows WHERE row_key IN ({_marks(len(keys))}) AND state != ? AND row IS NOT NULL"  # noqa: S608 - question marks only
     return connection.execute(query, [*keys, PENDING]).fetchall()
 
 
-__all__ = ["NO_HISTORY", "Bits", "Intake", "finished_among", "load_answers", "load_histories", "pending_at"]
+__all__ = ["NO_HISTORY", "Bits", "Intake", "carry", "finished_among", "load_answers", "load_histories", "pending_at"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -118,12 +118,12 @@ class StoreReader:
         job["last_run"] = dict(zip([column[0] for column in cursor.description], run, strict=True)) if run else None
         return job
 
-    def results(self, where: str | None = None, values: Sequence[Any] = ()) -> Iterator[Result]:
+    def results(self, where: str | None = None, values: Sequence[Any] = ()) -> Generator[Result, None, None]:
         """Results of finished rows in input order; `where` is a condition over the `results` view."""
         for row in self.result_rows(where, values):
             yield result_of(row)
 
-    def result_rows(self, where: str | None = None, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+    def result_rows(self, where: str | None = None, values: Sequence[Any] = ()) -> Generator[tuple[Any, ...], None, None]:
         """The same as tuples in the order of the result columns: row_key first, attempt_id last."""
         condition = f"WHERE {where} " if where else ""
         try:
@@ -173,12 +173,13 @@ def money(connection: sqlite3.Connection) -> dict[str, Any]:
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, Any]:
-    """Attempts, retries, refusals and tokens over the store's whole life."""
+    """Attempts, retries, refusals, tokens and requests (inputs of embeddings travel together) over the store's whole life."""
     row = connection.execute(
         """SELECT count(*), coalesce(sum(kind = 'retry'), 0), coalesce(sum(refused), 0), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0),
-                  coalesce(sum(cached_input_tokens), 0), coalesce(sum(cache_write_tokens), 0), coalesce(sum(reasoning_tokens), 0) FROM attempt_log"""
+                  coalesce(sum(cached_input_tokens), 0), coalesce(sum(cache_write_tokens), 0), coalesce(sum(reasoning_tokens), 0),
+                  count(*) - coalesce(sum(pack <> attempt_id), 0) FROM attempt_log"""
     ).fetchone()
-    names = ("attempts", "retries", "refusals", "input", "output", "cached_input", "cache_write", "reasoning")
+    names = ("attempts", "retries", "refusals", "input", "output", "cached_input", "cache_write", "reasoning", "requests")
     return dict(zip(names, row, strict=True))
 
 
@@ -229,6 +230,12 @@ def paused_since(connection: sqlite3.Connection, run: int) -> float | None:
         "SELECT what, at FROM changes WHERE run = ? AND what IN ('pause', 'continue', 'stop') ORDER BY id DESC LIMIT 1", (run,)
     ).fetchone()
     return float(row[1]) if row is not None and row[0] == "pause" else None
+
+
+def last_run_that_sent(connection: sqlite3.Connection) -> int | None:
+    """The number of the run of the last attempt; None before the first one."""
+    found = connection.execute("SELECT run FROM attempt_log ORDER BY attempt_id DESC LIMIT 1").fetchone()
+    return None if found is None else int(found[0])
 
 
 def rates(connection: sqlite3.Connection, *, since_utc: float, slack_seconds: float = 600.0) -> tuple[int, int]:

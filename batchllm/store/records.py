@@ -38,6 +38,8 @@ class AttemptStart(NamedTuple):
     """The first attempt of those that left in one request; None: it left alone."""
     trimmed: int | None = None
     """Messages that it lost to fit the model's window (`context`)."""
+    key_env: str | None = None
+    """The variable that holds the key, where the model has several."""
 
 
 class AttemptEnd(NamedTuple):

@@ -204,6 +204,7 @@ ALTER TABLE attempt_log ADD COLUMN route INTEGER;
 ALTER TABLE attempt_log ADD COLUMN first_token_seconds REAL;
 ALTER TABLE attempt_log ADD COLUMN pack INTEGER;
 ALTER TABLE attempt_log ADD COLUMN trimmed INTEGER;
+ALTER TABLE attempt_log ADD COLUMN key_env TEXT;
 ALTER TABLE runs ADD COLUMN caps TEXT;
 CREATE TABLE learnt (
     deployment INTEGER PRIMARY KEY,
@@ -240,7 +241,7 @@ WHERE r.row IS NOT NULL
 SELECT l.row_key, r.custom_id, l.attempt, l.kind, d.name AS model, {_TIME.format("l.started_at")} AS started_at, {_TIME.format("l.ended_at")} AS ended_at,
        l.http_status, l.outcome, l.billed, l.reserved_pico / 1e12 AS reserved_usd, l.cost_pico / 1e12 AS cost_usd, l.request_id, l.run,
        l.attempt_id, l.counted, l.refused, l.simulated, l.price_version, l.provider_cost_usd, l.input_tokens, l.output_tokens, l.cached_input_tokens,
-       l.cache_write_tokens, l.reasoning_tokens, l.message, l.settled, l.reserved_pico, l.cost_pico, l.reserved_tokens, l.route, l.pack, l.trimmed,
+       l.cache_write_tokens, l.reasoning_tokens, l.message, l.settled, l.reserved_pico, l.cost_pico, l.reserved_tokens, l.route, l.pack, l.trimmed, l.key_env,
        l.first_token_seconds, l.output_tokens / nullif((l.ended_at - l.started_at) - l.first_token_seconds, 0) AS tokens_per_second
 FROM attempt_log l JOIN rows r ON r.row_key = l.row_key JOIN deployments d ON d.deployment = l.deployment
 """,  # noqa: S608 - constants only

@@ -43,7 +43,7 @@ def ok_after(reader: StoreReader, position: int, count: int) -> list[Result]:
 def ok_result(reader: StoreReader, key: str) -> Result | None:
     """The ok result of the row with this id; in a store of numbered rows, of the row with this number."""
     query = f"""SELECT {RESULT_COLUMNS} FROM results
-                WHERE row_key = coalesce((SELECT row_key FROM rows WHERE identity = ? AND nth = 1), (SELECT row_key FROM rows WHERE row = ? AND custom_id IS NULL))
+                WHERE row_key = coalesce((SELECT row_key FROM rows WHERE identity = ? AND nth = 1), (SELECT row_key FROM rows WHERE row = ? AND identity GLOB 'content:*'))
                 AND status = 'ok'"""  # noqa: S608 - constant column names
     rows = _rows(reader, query, (f"id:{key}", int(key) if key.isdecimal() and len(key) < 16 else None))
     return result_of(rows[0]) if rows else None

@@ -55,8 +55,11 @@ class Sent(NamedTuple):
     tokens: int
 
 
-def sent_to(connection: sqlite3.Connection, deployments: Iterable[Deployment], *, since_utc: float) -> list[Sent]:
-    """What was sent to these models since a moment, in rising order. A model's name in the spec doesn't matter: the account counts its model ids."""
+def sent_to(connection: sqlite3.Connection, deployments: Iterable[Deployment], *, since_utc: float, key_env: str | None = None) -> list[Sent]:
+    """What was sent to these models since a moment, in rising order. A model's name in the spec doesn't matter: the account counts its model ids.
+
+    `key_env`: only what went by this one of several keys, and what went when there was one only.
+    """
     wanted = {one.identity for one in deployments}
     keys = [
         key
@@ -68,5 +71,6 @@ def sent_to(connection: sqlite3.Connection, deployments: Iterable[Deployment], *
         SELECT max(l.started_at), count(DISTINCT coalesce(l.pack, l.attempt_id)), sum(CASE WHEN l.refused THEN 0 ELSE ({USED_TOKENS}) + ({PINNED_TOKENS}) END)
         FROM attempt_log l
         WHERE l.started_at >= ? AND l.deployment IN ({marks}) AND NOT (l.http_status IS NULL AND l.billed = 'no' AND l.settled IS NULL)
+            AND (? IS NULL OR l.key_env IS NULL OR l.key_env = ?)
         GROUP BY CAST(l.started_at / {_SLICE_SECONDS} AS INTEGER) ORDER BY 1"""  # noqa: S608 - constants and question marks
-    return [Sent(*row) for row in connection.execute(query, [since_utc, *keys])]
+    return [Sent(*row) for row in connection.execute(query, [since_utc, *keys, key_env, key_env])]

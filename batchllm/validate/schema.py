@@ -58,7 +58,8 @@ def _why(error: Exception, asked: list[str], schema: Mapping[str, Any]) -> str:
     if asked and asked[0] == schema.get("$schema"):
         return f"`$schema: {asked[0]}` is no draft of JSON Schema; leave it out, or write https://json-schema.org/draft/2020-12/schema"
     if asked:
-        return f"`$ref: {asked[0]}` is not fetched: put that schema under `$defs` and refer to it as `#/$defs/NAME`"
+        # A relative one comes with a base that the validator makes up.
+        return f"`$ref: {asked[0].removeprefix('json-schema:///')}` is not fetched: put that schema under `$defs` and refer to it as `#/$defs/NAME`"
     words = (str(getattr(error, "message", "")) or str(error)).strip().partition("\n")[0]
     path = "/".join(str(step) for step in getattr(error, "instance_path", ()))
     if path == "type" or path.endswith("/type"):

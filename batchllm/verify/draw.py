@@ -52,6 +52,9 @@ def plan_of(seed: int, *, rows: int = 200) -> Plan:
             "on_outage": rng.choice(("wait", "fallback")) if len(names) == 2 else "wait",
         },
     }
+    if max_tokens < _FORM_TOKENS and formed:
+        # Room for an answer must be found, or the whole job fails alike.
+        keys["retry"]["max_attempts"] = max(8, keys["retry"]["max_attempts"])
     if stream:
         keys["stream"] = True
         keys["retry"]["stall_seconds"] = rng.choice((1, 5, 60))
@@ -79,13 +82,14 @@ def plan_of(seed: int, *, rows: int = 200) -> Plan:
     late = rng.random() < 0.25
     # A clock that jumps hides how well limits per day are kept over several runs.
     steady = any("rpd" in one.sim or "tpd" in one.sim for one in accounts.values()) and rng.random() < 0.8
-    start = _DAY_SECONDS - rng.uniform(0.5, 20.0) if late else 0.0
+    start = _DAY_SECONDS - rng.choice((2.0, 10.0)) * rng.random() if late else 0.0
     return Plan(
         seed=seed,
         rows=tuple(lines),
         keys=keys,
         sims={name: one.sim for name, one in accounts.items()},
         honest=honest,
+        silent=rng.random() < 0.5,
         start_seconds=start,
         lives=tuple(replace(life, jumps=()) if steady else life for life in _lives(rng, lines, keys, how, late=late)),
     )
@@ -167,8 +171,8 @@ def _life(rng: random.Random, number: int, change: Mapping[str, Any], rows: tupl
         at=max(1, int(at)) if end == "kill" else at,
         wait_seconds=rng.choice((0.0, 0.0, 90.0)) if number else 0.0,
         disk=trouble,
-        slow_share=rng.choice((0.01, 0.3)) if slow else 0.0,
-        slow_seconds=rng.choice((0.05, 2.0)) if slow else 0.0,
+        slow_share=rng.choice((0.3, 0.9) if late else (0.01, 0.3)) if slow else 0.0,
+        slow_seconds=rng.choice((0.5, 2.0) if late else (0.05, 2.0)) if slow else 0.0,
         race=rng.choice((0.0, 0.1, 0.5)),
         jumps=tuple((rng.uniform(0, 20), rng.choice((-7200.0, -1.0, 3600.0, 90_000.0))) for _ in range(rng.choice((0, 0, 0, 1, 3)))),
         locked=rng.random() < 0.04,

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 Reference = Callable[[tuple[str, ...] | None], list[dict[str, Any]]]
 _DIFFERS = ("attempts", "latency_seconds", "cost_usd", "shared_from")
 """Who shares whose answer is looked at apart: where a row failed, another one was sent instead."""
-_REFUSALS = frozenset({"outage", "limit", "concurrency", "refuse", "502", "529", "498", "slow_down", "resource_unavailable", "402_retry_after"})
+_REFUSALS = frozenset({"outage", "limit", "concurrency", "refuse", "529", "498", "slow_down", "resource_unavailable", "402_retry_after"})
 """What the audit calls faults that say "not now", or that nobody is there; further those that begin with 429 and 503."""
 _PAID = frozenset(
-    {"500", "504", "524", "stall", "stall_mid", "half_json", "html_200", "empty_200", "error_200", "finish_error", "no_choices"}
+    {"500", "502", "504", "524", "stall", "stall_mid", "half_json", "html_200", "empty_200", "error_200", "finish_error", "no_choices"}
     | {"stream_error", "stream_no_finish", "stream_cut", "stream_stall_comments"}
 )
 """Faults of which a row bears three, whatever `max_attempts` says."""
@@ -40,8 +40,8 @@ _FRAME_TOKENS = 64
 """More than a prompt has besides its text."""
 _FORM_TOKENS = 1500
 """More than a form that is asked for, an answer that is shown and what is wrong with it add to a prompt."""
-_LONGER = 16
-"""Times that an answer which is cut may get longer."""
+_LONGEST = 4096
+"""Tokens that an answer which is cut may get: the documented maximum of simulated models."""
 _BETTER = frozenset({"invalid_output", "truncated"})
 """Outcomes of answers that came and weren't good enough."""
 _EXPECTED_SHARE = 0.02
@@ -73,6 +73,10 @@ SELECT l.row_key, l.attempt, d.name, l.run, l.outcome, l.counted, l.billed, l.re
        CASE WHEN l.input_tokens IS NOT NULL THEN l.input_tokens + l.output_tokens WHEN l.billed = 'no' THEN 0 ELSE l.reserved_tokens END
 FROM attempt_log l JOIN deployments d ON d.deployment = l.deployment
 """
+_GONE = """
+SELECT o.row_key, g.row_key FROM outcomes o JOIN rows r ON r.row_key = o.row_key
+JOIN outcomes g ON g.twin = o.twin JOIN rows s ON s.row_key = g.row_key WHERE r.row IS NOT NULL AND s.row IS NULL
+"""
 _COSTS = """
 SELECT a.row_key, a.cost_pico, a.attempts, a.shared_from, (SELECT sum(l.cost_pico) FROM attempt_log l WHERE l.row_key = a.row_key AND l.attempt > r.cost_after),
        (SELECT coalesce(max(l.attempt), 0) FROM attempt_log l WHERE l.row_key = a.row_key)
@@ -100,6 +104,8 @@ class Judge:
         """The largest cap of each window so far; those that a life went without are in `_unwindowed`."""
         self._unwindowed: set[str] = set()
         self._limit_refusals = 0
+        self._gone: dict[int, list[int]] = defaultdict(list)
+        """Of rows in the input, those with the same request that are no longer in it."""
 
     @property
     def _bill_pico(self) -> int:
@@ -152,10 +158,13 @@ class Judge:
         self._limits_kept(process)
 
     def _told_is_there(self, process: Process, connection: sqlite3.Connection) -> None:
-        there = {row: (status, output) for row, status, output in connection.execute("SELECT row, status, output FROM results")}
+        # A life that died before it had met all rows of a changed input leaves rows at their former places, beside those that are there now.
+        there: dict[int, list[tuple[str, str | None]]] = defaultdict(list)
+        for row, status, output in connection.execute("SELECT row, status, output FROM results"):
+            there[row].append((status, output))
         for row, result in process.told.items():
-            if there.get(row) != (result.status, result.output):
-                self._findings.add(f"{process.where}: the result of row {row} was announced as committed, the store says {there.get(row)}")
+            if (result.status, result.output) not in there[row]:
+                self._findings.add(f"{process.where}: the result of row {row} was announced as committed, the store says {there[row]}")
 
     def _answers_stand(self, where: str, connection: sqlite3.Connection) -> None:
         now = {key: rest for key, *rest in connection.execute("SELECT row_key, status, output, attempts, fingerprint, cost_pico FROM outcomes")}
@@ -256,7 +265,7 @@ class Judge:
         left = pico_from_usd(spec.budget.usd) - held
         longest = max(len(str(line).encode()) for line in self._plan.final_rows)
         dearest = PRICES["b" if "b" in self._plan.sims else "a"]
-        output = self._plan.keys["request"]["max_tokens"] * (_LONGER if spec.output.on_length == "retry" else 1)
+        output = _LONGEST if spec.output.on_length == "retry" else self._plan.keys["request"]["max_tokens"]
         next_pico = ((longest + _FRAME_TOKENS + _FORM_TOKENS * self._plan.is_formed) * dearest["input"] + output * dearest["output"]) * 1e6
         self._findings.check(
             left < next_pico, f"{where}: stopped by the budget with {left} pico-dollars to spare, a request is at most {next_pico:.0f}"
@@ -284,6 +293,9 @@ class Judge:
             assert connection is not None
             entries = {(entry.row_key, entry.attempt): entry for entry in _ledger(connection)}
             keys = dict(connection.execute("SELECT row, row_key FROM rows WHERE row IS NOT NULL").fetchall())
+            # Rows that are no longer in the input may have been asked for those that are.
+            for row_key, gone in connection.execute(_GONE):
+                self._gone[row_key].append(gone)
         faults = self._requests(entries)
         path = folder / "t.results.jsonl"
         self._findings.check(path.exists(), "there is no results file")
@@ -355,8 +367,9 @@ class Judge:
             if model is not None and model != wanted["model"]:
                 if model not in others:
                     others[model] = reference((model,))
+                asked_for_it = (*twins[line["row"]], *self._gone[keys[line["row"]]])
                 if self._alike(line) == self._alike(others[model][line["row"]]) and any(
-                    self._may_fall_back(key, wanted["model"], faults) for key in twins[line["row"]]
+                    self._may_fall_back(key, wanted["model"], faults) for key in asked_for_it
                 ):
                     continue
             better = _code(line) in _BETTER
@@ -429,8 +442,11 @@ class Judge:
         """Whether enough went wrong with a row for it to fail on a model; refusals don't count."""
         found = faults.get((row_key, model), [])
         most = int(self._plan.keys["retry"]["max_attempts"])
-        # A right answer that came too late is a timeout, which counts as hard.
-        hard = any(record.fault in _PAID or (_group(record.fault) != "transient" and not record.delivered) for record in found)
+        # What came too late, or would have, is a timeout, which counts as hard.
+        late = float(self._plan.keys["retry"]["timeout_seconds"])
+        hard = any(
+            record.fault in _PAID or (not record.delivered and (_group(record.fault) != "transient" or record.seconds >= late)) for record in found
+        )
         return len(found) >= (min(most, 3) if hard else most)
 
     def _may_fall_back(self, row_key: int, first: str, faults: Mapping[tuple[int, str], list[Record]]) -> bool:

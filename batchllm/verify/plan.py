@@ -75,6 +75,8 @@ class Plan:
     """Settings of each model's simulator."""
     honest: bool
     """Whether the declared limits are the provider's own."""
+    silent: bool
+    """Whether replies say nothing of what is left of the limits, as those of many gateways do."""
     start_seconds: float
     """Wall time at the beginning, in seconds after midnight UTC."""
     lives: tuple[Life, ...]

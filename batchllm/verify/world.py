@@ -15,6 +15,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -146,6 +147,7 @@ class _Wire:
         self._watch = watch
         self._model = model
         self._clock = clock
+        self._silent = world.plan.silent
         self._real = SimulatedTransport(world.sims[model], clock)
 
     async def send(self, call: HttpCall, *, timeout_seconds: float) -> HttpReply | Fault:
@@ -165,6 +167,8 @@ class _Wire:
             reply = await asyncio.shield(process.asked[-1])
         finally:
             watch.left(model)
+        if self._silent and isinstance(reply, HttpReply):
+            reply = replace(reply, headers={name: value for name, value in reply.headers.items() if "ratelimit" not in name.lower()})
         if process.event():
             await _for_ever()
         watch.reply(model, reply, self._clock.now())

@@ -55,7 +55,7 @@ def err(message: str, *, type: str | None = None, code: Any = None, **more: Any)
 
 VERDICTS: dict[str, tuple[Kind, str, bool, str]] = {
     "conflict": (Kind.CONFLICT, "maybe", True, "again"),
-    "conflict, billed no": (Kind.CONFLICT, "no", False, "again"),
+    "conflict, billed no": (Kind.CONFLICT, "no", True, "again"),
     "rate": (Kind.RATE, "no", True, "refused"),
     "ramp": (Kind.RAMP, "no", True, "slower"),
     "day": (Kind.QUOTA_DAY, "no", False, "window"),

@@ -32,6 +32,12 @@ SAMPLING = {"temperature": 0, "top_p": 0.5}
         ("anthropic", "claude-fable-5-2-20261001", SAMPLING, {}),
         ("anthropic", "claude-haiku-4-5-20251001", {"temperature": 1.5}, {"temperature": 1.0}),
         ("anthropic", "a-model-of-my-own", SAMPLING, SAMPLING),
+        # The newest can't be made to call a tool, nor to think by a budget or not at all.
+        ("anthropic", "claude-opus-5-5", {"tool_choice": {"type": "function", "function": {"name": "f"}}}, {}),
+        ("anthropic", "claude-opus-5-5", {"tool_choice": "auto"}, {"tool_choice": "auto"}),
+        ("anthropic", "claude-opus-4-8", {"tool_choice": "required"}, {"tool_choice": "required"}),
+        ("anthropic", "claude-opus-5-5", {"thinking": {"type": "disabled"}}, {}),
+        ("anthropic", "claude-opus-4-6", {"thinking": {"type": "enabled"}}, {"thinking": {"type": "enabled"}}),
         ("anthropic", "claude-opus-4-6", {"seed": 1, "frequency_penalty": 0.5, "logit_bias": {}}, {}),
         ("gemini", "gemini-3.8-flash", {"seed": 1, "frequency_penalty": 0.5, "logit_bias": {}}, {"seed": 1, "frequency_penalty": 0.5}),
         ("gemini", "gemini-3.8-flash", {"parallel_tool_calls": False}, {}),
@@ -58,6 +64,13 @@ def test_what_is_left(provider, model, params, made):
         ("anthropic", "claude-opus-5-5", {"reasoning_effort": "none"}, ("claude-opus-5-5 has no `reasoning_effort: none`: `low` is sent",)),
         ("anthropic", "claude-opus-4-6", SAMPLING, ("claude-opus-4-6 takes no `top_p` with a `temperature`: it is left out",)),
         ("anthropic", "claude-opus-4-6", {"temperature": 2}, ("claude-opus-4-6 takes a `temperature` of at most 1: that is sent for 2",)),
+        ("anthropic", "claude-opus-5-5", {"tool_choice": "required"}, ("claude-opus-5-5 takes no forced `tool_choice`: it is left out",)),
+        (
+            "anthropic",
+            "claude-sonnet-5-5",
+            {"thinking": {"type": "enabled", "budget_tokens": 2000}},
+            ('claude-sonnet-5-5 takes no `thinking` with a budget: {"type":"adaptive"} is sent',),
+        ),
         ("anthropic", "claude-opus-4-6", {"service_tier": "flex"}, ("claude-opus-4-6 has no `service_tier: flex`: it is left out",)),
     ],
 )

@@ -196,3 +196,23 @@ def test_embeddings():
     one, two = run_virtual(main)
     assert (len(one.vector), len(two.vector)) == (8, 8)
     assert one.vector != two.vector
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"temperature": 0, "top_p": 0.5},
+        {"tools": [TOOL], "tool_choice": "required"},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "lookup"}}},
+        {"thinking": {"type": "enabled", "budget_tokens": 2000}},
+        {"thinking": {"type": "disabled"}},
+        {"reasoning_effort": "none"},
+        {"reasoning_effort": "minimal", "seed": 3, "service_tier": "flex"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("model", ["claude-opus-5-5", "claude-opus-4-8", "claude-sonnet-4-6", "claude-haiku-4-5"])
+def test_what_a_claude_refuses_is_left_out_of_its_requests(model, params, monkeypatch):
+    """The simulator refuses what the models refuse (protocols B.1), so an answer shows that the table knows it."""
+    monkeypatch.setitem(WIRES, "anthropic", (AnthropicMessages, model))
+    assert isinstance(ask("anthropic", params={"max_tokens": 4000, **params}), Reply)

@@ -142,6 +142,16 @@ def test_without_a_ladder_an_invalid_answer_goes_down_the_chain(world):
     assert [(kind, model) for kind, model, *_ in told(w)] == [("first", "a"), ("fallback", "b")]
 
 
+def test_a_model_that_was_only_down_is_still_a_step_of_the_ladder(world):
+    strong = Scripted(lambda nth, text, now: (0.1, good(GOOD) if now > 30 else bad(503)))
+    output = {"schema": SCHEMA, "on_invalid": {"retries": 0, "escalate": ["strong"]}}
+    scripts = {"strong": strong, "weak": Says("no")}
+    w = world(1, scripts=scripts, routes=[{"use": ["strong", "weak"]}], output=output, retry={"on_outage": "fallback"})
+    assert w.run().exit_code == 0
+    assert {model for _, model, *_ in told(w)} == {"strong", "weak"}
+    assert w.results()[0]["model"] == "strong"
+
+
 def test_a_ladder_that_is_climbed_to_its_end_fails_the_row(world):
     scripts = {name: Says(f"no {name}") for name in "abc"}
     output = {"schema": SCHEMA, "on_invalid": {"retries": 0, "escalate": ["a", "b", "c"]}}

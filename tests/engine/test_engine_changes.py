@@ -210,6 +210,18 @@ def test_keep_carries_input_columns(world):
     assert [line["input"] for line in w.results()] == [{"lang": "fr", "n": 3}, {"lang": None, "n": None}]
 
 
+def test_columns_kept_later_or_changed_reach_the_answers_that_are_there(world):
+    w = world(rows(3))
+    w.run()
+    labelled = [{**row, "gold": "a"} for row in rows(3)]
+    w.put(labelled)
+    assert w.run(output={"keep": ["gold"]}).attempts == 3
+    assert [line["input"] for line in w.results()] == [{"gold": "a"}] * 3
+    w.put([labelled[0], {**labelled[1], "gold": "b"}, labelled[2]])
+    assert w.run(output={"keep": ["gold"]}).attempts == 3
+    assert [line["input"]["gold"] for line in w.results()] == ["a", "b", "a"]
+
+
 def test_records_of_a_program_are_added_never_removed(world):
     w = world(1)
     records = rows(10)

@@ -7,7 +7,9 @@ from world import World
 
 from batchllm.core.errors import SpecError
 from batchllm.core.words import count_messages
+from batchllm.engine import RunOptions
 from batchllm.engine.fit import check_context
+from batchllm.engine.plan import plan_job
 from batchllm.engine.setup import Access
 from batchllm.rows.trim import trimmed
 from batchllm.spec import build
@@ -101,3 +103,31 @@ def test_a_window_that_nobody_knows_is_refused(tmp_path):
     with pytest.raises(SpecError, match="how long a prompt 'mine' takes is not known"):
         check_context(build({"models": models, "context": {"trim": "oldest"}}, folder=tmp_path), access)
     check_context(build({"models": models, "context": {"trim": "oldest", "max_tokens": 9}}, folder=tmp_path), access)
+
+
+def test_a_window_may_be_told_and_must_leave_room(tmp_path):
+    w = job(tmp_path, models={"m": {"context_window": 200}}, context={"trim": "oldest", "reserve": 50})
+    assert w.run().exit_code == 0
+    assert max(record.input_tokens for record in w.records()) <= 150
+    with pytest.raises(SpecError, match=r"context.reserve: leaves no room for a prompt: 'm' takes 200 tokens"):
+        w.run(context={"reserve": 200})
+    models = {"m": {"provider": "ollama", "model": "mine", "body": {"options": {"num_ctx": 4096}}}}
+    with pytest.raises(SpecError, match=r"context.trim: with `endpoint: embeddings` a prompt is one text"):
+        build({"models": models, "endpoint": "embeddings", "context": {"trim": "oldest"}}, folder=tmp_path)
+    spec = build({"models": models, "context": {"trim": "oldest"}}, folder=tmp_path)
+    check_context(spec, {"m": Access(base_url="http://127.0.0.1:11434", key=None, headers={})})
+
+
+def test_a_plan_counts_what_is_left_and_who_takes_it(tmp_path):
+    def models(w, **keys):
+        plan = plan_job(build({**w.keys, **keys}, folder=w.folder), {}, RunOptions(), utc=1_795_219_200.0)
+        return {found.name: (found.rows, found.input_tokens) for found in plan.models}, dict(plan.bad)
+
+    w = job(tmp_path, sims={"m": {}, "n": {}}, models={"m": {"context_window": 200}}, routes=[{"use": ["m", "n"]}])
+    whole = models(w)[0]["m"][1]
+    trimmed_to, bad = models(w, context={"trim": "oldest", "reserve": 50})
+    assert (trimmed_to["m"][0], trimmed_to["m"][1] < min(whole, 170), bad) == (2, True, {})
+    split, bad = models(w, context={"reserve": 50})
+    assert ((split["m"][0], split["n"][0]), bad) == ((1, 1), {})
+    alone, bad = models(w, context={"reserve": 50}, routes=[{"use": "m"}])
+    assert (alone["m"][0], bad) == (1, {"too_long": 1})

@@ -199,3 +199,15 @@ def test_a_vector_is_stored_as_float32():
     assert output_of(blob_of([1.0, -0.5])) == [1.0, -0.5]
     assert output_of("text") == "text"
     assert output_of(None) is None
+
+
+def test_vectors_that_are_no_array_end_the_run_with_a_word_and_stay_in_the_store(tmp_path):
+    models = {"a": {"price": PRICE}, "b": {"price": PRICE, "request": {"dimensions": 16}}}
+    w = world(tmp_path, LISTED[:40], models=models, routes=[{"use": {"a": 1, "b": 1}}], results="x.npy")
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok) == (1, 40)
+    assert "an array can't hold both" in summary.message
+    assert not (tmp_path / "x.npy").exists()
+    # Nothing keeps the store's last checkpoint waiting.
+    assert not list(tmp_path.glob("*-wal"))
+    assert w.run(results="x.jsonl").exit_code == 0

@@ -53,6 +53,24 @@ def test_a_single_fault_of_the_endpoint_is_noise(world):
     assert summary.seconds < 30
 
 
+def test_a_row_that_a_gateway_alone_answers_with_502_fails_and_keeps_nobody_waiting(world):
+    script = Scripted(lambda nth, text, now: (0.1, bad(502, None, "Bad Gateway") if "row 3 " in text else good()))
+    w = world(40, scripts={"m": script}, concurrency=4)
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok, summary.rows.failed) == (1, 39, 1)
+    assert w.results()[3]["error"] == {"code": "unavailable", "message": "Bad Gateway", "http_status": 502, "provider_code": None, "retryable": True}
+    assert w.results()[3]["attempts"] == 3
+    assert summary.seconds < 30
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 16])
+def test_stray_502s_before_an_outage_of_them_fail_no_row(world, concurrency):
+    script = Scripted(lambda nth, text, now: (0.2, bad(502, None, "Bad Gateway") if 10 < now < 300 or nth % 7 == 3 else good()))
+    w = world(300, scripts={"m": script}, concurrency=concurrency)
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok) == (0, 300)
+
+
 def test_an_endpoint_that_hangs_counts_as_down_and_its_rows_get_through(world):
     script = Scripted(lambda nth, text, now: (120.0, Fault(kind=Kind.TIMEOUT, message="slow", billed="maybe")) if 5 < now < 500 else (0.5, good()))
     w = world(300, scripts={"m": script}, models={"m": {"limits": {"concurrency": 16}}})
@@ -156,3 +174,15 @@ def test_a_row_that_its_fallback_rejects_waits_for_the_model_that_is_down(world)
     assert [line["model"] for line in w.results()].count("a") >= 1
     assert w.results()[3]["model"] == "a"
     assert first.times[-1] < 70
+
+
+def test_refusals_with_a_hint_are_no_part_of_an_outage_that_follows(world):
+    """An account whose limit is used up answers; the first fault after that isn't an outage of ten minutes."""
+
+    def reply(nth, text, now):
+        return (0.1, bad(429, "rate_limit_exceeded", retry_after="120") if now < 600 else bad(503) if now < 661 else good("hi"))
+
+    w = world(3, scripts={"m": Scripted(reply)}, retry={"outage_seconds": 300})
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok, summary.stopped_by) == (0, 3, None)
+    assert summary.refusals > 8

@@ -130,6 +130,30 @@ def test_the_next_one_writes_when_the_first_has_no_answer(world):
     assert wire.times[:5] == pytest.approx([0, 1, 2, 3, 3], abs=0.01)
 
 
+class Streamed(Wire):
+    """The first part of an answer comes after a fifth of a second."""
+
+    async def stream(self, call: Any, reader: Any, **_: float) -> Any:
+        self.arrivals.append((self.clock.now(), ""))
+        events = [
+            {"type": "message_start", "message": {"id": "m", "model": "claude-sonnet-5-5", "usage": {"input_tokens": 50, "output_tokens": 1}}},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "fine"}},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}},
+            {"type": "message_stop"},
+        ]
+        for wait_seconds, part in ((0.2, events[:3]), (0.8, events[3:])):
+            await self.clock.sleep(wait_seconds)
+            reader.feed(b"".join(b"event: %s\ndata: %s\n\n" % (event["type"].encode(), json.dumps(event).encode()) for event in part))
+        return HttpReply(status=200, body=b"", headers={"content-type": "text/event-stream"})
+
+
+def test_the_others_wait_for_no_more_than_the_first_part_of_a_stream(world):
+    w, wire = claude(world, wire=Streamed(), stream=True)
+    assert w.run().exit_code == 0
+    assert wire.times[:4] == pytest.approx([0, 0.2, 0.2, 0.2], abs=0.01)
+
+
 def test_after_its_lifetime_it_is_written_anew():
     async def main() -> list[bool]:
         clock = VirtualClock()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from world import Scripted, bad, good, rows
+from world import Scripted, bad, dead, good, rows
 
 from batchllm.core.errors import SpecError
+from batchllm.engine.deps import RunOptions
 from batchllm.report.by_model import by_model, model_lines
 from batchllm.route.split import pick
 from batchllm.store.read import StoreReader
@@ -49,6 +50,17 @@ def test_weights_decide_and_a_change_of_them_asks_no_answered_row_again(world):
     # A model that the rule no longer names is another matter.
     with pytest.raises(SpecError, match="answered rows now ask something else"):
         w.run(routes=[{"use": "strong"}], ask="refuse")
+
+
+def test_a_rule_that_no_row_can_be_judged_by_is_a_mistake_of_the_spec(world):
+    routes = [{"when": "text > 3", "use": "mini"}, {"use": "strong"}]
+    w = world(30, **AB, routes=routes)
+    with pytest.raises(SpecError, match=r"routes\.0\.when: `text > 3` compares text and a number .*column 'text' is text"):
+        w.run()
+    assert w.records("mini") == []
+    # One row that can be judged: the others fail alone.
+    w.put([{"custom_id": "n", "text": 5}, *rows(3)])
+    assert w.run().errors == {"bad_row": 3}
 
 
 def test_a_split_is_the_same_in_any_order_of_rows_and_in_any_job(world, tmp_path):
@@ -175,3 +187,34 @@ def test_models_side_by_side(world):
         assert a.as_dict(gold=True)["agreement"] == pytest.approx(1 / 3)
         with pytest.raises(SpecError, match="no answer has a kept column 'label' \\(kept are gold, n\\)"):
             by_model(reader, "label")
+
+
+def test_a_rule_that_no_row_can_reach_is_told(world):
+    w = world(3, sims={"a": {}, "b": {}}, routes=[{"use": "a"}, {"use": "b"}])
+    assert w.run().exit_code == 0
+    assert [note.text for note in w.notes] == ["routes.0 has no `when`, so it takes every row, and no rule after it is ever looked at"]
+
+
+def test_what_a_wire_cannot_carry_is_never_sent_there(world):
+    audio = [
+        {"role": "user", "content": [{"type": "text", "text": "listen"}, {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}]}
+    ]
+    plain = [{"role": "user", "content": "hello"}]
+    model = {"provider": "anthropic", "model": "claude-sonnet-5-5", "base_url": "http://127.0.0.1:9", "api_key_env": "none"}
+    claude = Scripted(lambda nth, text, now: (0.1, dead()))
+    w = world(
+        [{"messages": audio}, {"messages": plain}],
+        prompt=None,
+        scripts={"c": claude},
+        sims={"m": {}},
+        models={"c": model},
+        routes=[{"use": ["c", "m"]}],
+    )
+    w.run(routes=[{"use": "c"}, {"use": "m"}], deadline="20s")
+    (failed,) = [line for line in w.results() if line["row"] == 0]
+    assert (failed["attempts"], failed["cost_usd"], failed["error"]["code"]) == (0, None, "rejected")
+    assert "audio/wav" in failed["error"]["message"]
+    assert w.sql("SELECT count(*) FROM attempts WHERE row_key = 1") == [(0,)]
+    # Another model of the chain takes it.
+    w.run(RunOptions(retry_failed=frozenset()), deadline="20s")
+    assert w.sql("SELECT kind, model, outcome FROM attempts WHERE row_key = 1") == [("fallback", "m", "ok")]

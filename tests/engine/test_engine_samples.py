@@ -187,3 +187,11 @@ def test_no_death_is_seen_and_no_answer_is_paid_twice(tmp_path: Path, seed: int)
     assert whole.run().exit_code == 0
     assert alike(w.results()) == alike(whole.results())
     assert w.sql("SELECT count(*) FROM attempt_log WHERE outcome = 'ok'") == [(180,)]
+
+
+def test_a_stumble_before_an_answer_does_not_count_against_the_next_one(world):
+    oops = bad(500, "server_error", "oops")
+    says = Says(oops, oops, "one", oops, oops, "two", "three")
+    w = world(rows(1), scripts={"m": says}, samples=3, retry={"initial_seconds": 0.01})
+    assert w.run().exit_code == 0
+    assert [sample["output"] for sample in w.results()[0]["samples"]] == ["one", "two", "three"]

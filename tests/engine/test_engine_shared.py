@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
 from batchllm.core.events import Note
 from batchllm.core.virtual import VirtualClock, run_virtual
+from batchllm.core.wire import HttpReply
 from batchllm.engine import Deps, RunOptions, run_job
 from batchllm.share import running
 from batchllm.simulator import Settings, SimulatedTransport, Simulator
@@ -20,6 +22,9 @@ RPM = {"rpm": 600, "burst_seconds": 1}
 
 class Machine:
     """One provider, and the runs of one user on one machine."""
+
+    silent = False
+    """Whether the provider's replies don't say what is left of a limit."""
 
     def __init__(self, folder, **settings):
         self.folder = folder
@@ -82,7 +87,10 @@ class Machine:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            return await SimulatedTransport(self.sim, self.clock).send(call, timeout_seconds=timeout_seconds)
+            reply = await SimulatedTransport(self.sim, self.clock).send(call, timeout_seconds=timeout_seconds)
+            if self.silent and isinstance(reply, HttpReply):
+                return replace(reply, headers={name: value for name, value in reply.headers.items() if "ratelimit" not in name})
+            return reply
         finally:
             self.in_flight -= 1
 
@@ -185,6 +193,24 @@ def test_tokens_are_shared_too(machine):
     assert (first.exit_code, second.exit_code, one.refusals) == (0, 0, 0)
     used = sum(summary.tokens.input + summary.tokens.output for summary in (first, second))
     assert used / 30_000 * 60 < max(first.seconds, second.seconds)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_others_used_of_a_day_s_limit_is_not_used_again(machine, tmp_path, apart):
+    """Gemini says nothing of what is left of a day; the jobs of one morning do."""
+    limits = {"rpd": 100, "concurrency": 2}
+    one = machine(rpd=100, latency_ms=3_000.0, accounting="gemini")
+    one.silent = True
+    other = {"state": tmp_path / "other"} if apart else {}
+
+    def short(name, count, **more):
+        return one.job(name, count, limits=limits, deadline="200s", **more)
+
+    *_, third = one.play(short("a", 30), short("b", 30, **other), short("c", 60, at=100.0, **other))
+    if apart:
+        assert one.refusals > 0
+    else:
+        assert (third.exit_code, third.stopped_by, third.rows.ok, one.refusals) == (3, "deadline", 40, 0)
 
 
 def test_a_group_s_dollars_of_the_day_are_one_purse_for_all_runs(machine):

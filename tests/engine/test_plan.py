@@ -48,6 +48,19 @@ JOBS: dict[str, dict[str, object]] = {
         },
         "routes": [{"when": "lang == 'fr'", "use": ["big", "m"]}, {"use": ["m"]}],
     },
+    "weights": {
+        "models": {
+            "m": {"limits": {"rpm": 400}, "simulator": {"latency_ms": 300}},
+            "n": {"limits": {"tpm": 20_000}, "price": {"input": 2, "output": 8}, "simulator": {"latency_ms": 800}},
+        },
+        "routes": [{"use": {"m": 60, "n": 40}}],
+    },
+    "embeddings in packs": {
+        "endpoint": "embeddings",
+        "prompt": {"user": "{{ text }}"},
+        "request": {},
+        "models": {"m": {"limits": {"tpm": 60_000, "rpm": 600}, "simulator": {"latency_ms": 300}}},
+    },
     "a cap that only a few rows fit under at once": {
         "models": {"m": {"limits": {"rpm": 6000}, "simulator": {"latency_ms": 3000}}},
         "request": {"max_tokens": 4000},
@@ -69,7 +82,7 @@ def test_the_forecast_holds(tmp_path: Path, name: str, part: bool, monkeypatch: 
         monkeypatch.setattr(plan_play, "LEAST_PLAYED", 800)
         monkeypatch.setattr(plan_play, "_ROUNDS", 0)
     plan = planned(world)
-    assert (plan.played < count) is part
+    assert (plan.played < plan.requests) is (part and "endpoint" not in job)
     assert (plan.counted < count) is part
     summary = world.run()
     assert summary.exit_code == 0
@@ -120,6 +133,23 @@ def test_a_cap_that_stops_the_job(tmp_path: Path) -> None:
     assert any("stops by the budget" in line for line in plan_lines(plan, job="t.yaml"))
 
 
+def test_limits_of_a_day_count_requests(tmp_path: Path) -> None:
+    world = World(tmp_path, texts(300), samples=2, request={"temperature": 1}, models={"m": {"limits": {"rpm": 6000, "rpd": 200}}})
+    # 600 requests: a day's worth at once, the other 400 at the day's rate.
+    assert (planned(world).limited_by, planned(world).seconds) == ("rpd", pytest.approx(2 * 86_400))
+    packs = planned(world, endpoint="embeddings", samples=None, request={}, prompt={"user": "{{ text }}"})
+    assert (packs.requests, packs.limited_by) == (3, "latency")
+
+
+def test_no_machine_is_as_fast_as_virtual_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, 3000, models={"m": {"limits": {"concurrency": 1000}, "simulator": {"latency_ms": 1}}})
+    monkeypatch.setattr(plan_play, "LEAST_PLAYED", 1600)
+    monkeypatch.setattr(plan_play, "_ROUNDS", 0)
+    plan = planned(world)
+    assert plan.seconds == pytest.approx(3000 / plan_play.MOST_PER_SECOND)
+    assert any("this computer is the limit" in note for note in plan.notes)
+
+
 def test_days_and_deadlines(tmp_path: Path) -> None:
     world = World(tmp_path, texts(600), models={"m": {"limits": {"rpm": 6000, "rpd": 200}}})
     # A day's worth at once, the other 400 at the day's rate.
@@ -149,7 +179,12 @@ def test_no_key_and_no_network_and_what_is_assumed(tmp_path: Path) -> None:
     assert told["models"]["mini"]["mean_output_tokens"] == 256
     assert told["models"]["mini"]["output_basis"] == "assumed"
     assert told["tokens"]["output_worst"] == 40_000
-    assert told["hosts"] == [{"base_url": "https://api.openai.com/v1", "models": ["mini"], "key": "OPENAI_API_KEY"}]
+    # A fallback's host gets prompts, too, sooner or later.
+    assert told["hosts"] == [
+        {"base_url": "https://api.openai.com/v1", "models": ["mini"], "key": "OPENAI_API_KEY"},
+        {"base_url": "http://127.0.0.1:1/v1", "models": ["local"], "key": "MY_KEY"},
+    ]
+    assert (told["models"]["local"]["rows"], told["models"]["local"]["mean_output_tokens"]) == (0, None)
     assert {saving["by"] for saving in told["savings"]} >= {"batch"}
     assert any("assumed to have 256 tokens" in note for note in told["notes"])
     assert not list(tmp_path.glob("*.db"))
@@ -174,8 +209,47 @@ def test_answers_in_the_store_replace_the_guess(tmp_path: Path) -> None:
     assert told["models"]["m"]["mean_output_tokens"] == 11
     assert told["models"]["m"]["output_basis"] == "learnt"
     assert told["stored"]["ok"] == 10
-    # 30 rows, 10 at once, 2 s each.
-    assert told["seconds"] == pytest.approx(6.0, rel=0.3)
+    # 20 rows are left, 10 at once, 2 s each.
+    assert told["seconds"] == pytest.approx(4.0, rel=0.3)
+
+
+def test_a_job_that_is_half_done_is_planned_for_its_other_half(tmp_path: Path) -> None:
+    world = World(tmp_path, texts(600), models={"m": {"limits": {"rpm": 1200}}}, budget={"usd": 0.05})
+    first = world.run(RunOptions(limit=350))
+    plan = planned(world)
+    told = as_dict(plan)
+    assert (told["rows"], told["done"], told["requests"]) == (600, {"ok": 350, "failed": 0}, 250)
+    second = world.run()
+    assert told["cost_usd"]["expected"] == pytest.approx(second.cost_usd - first.cost_usd, rel=1e-6)
+    assert told["seconds"] == pytest.approx(second.seconds, rel=0.05)
+    # What was spent is no longer there to be spent.
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({**row, "custom_id": f"{row['custom_id']}b"}) + "\n" for row in texts(2000)))
+    more = planned(world)
+    assert more.stopped_by == "budget"
+    third = world.run()
+    assert third.exit_code == 3
+    assert more.stopped_at == pytest.approx(third.rows.ok, rel=0.05)
+
+
+def test_what_stands_and_what_is_asked_again(tmp_path: Path) -> None:
+    world = World(tmp_path, 10, models={"m": {}})
+    assert world.run().rows.ok == 10
+    assert as_dict(planned(world))["requests"] == 0
+    assert as_dict(planned(world))["models"]["m"]["cost_usd"] == {"expected": 0.0, "worst": 0.0}
+    hotter = {"max_tokens": 20, "temperature": 1}
+    for word, requests in (("ask", 10), ("rerun", 10), ("keep", 0)):
+        told = as_dict(planned(world, request=hotter, on_change=word))
+        assert told["requests"] == requests
+        assert any("ask something else now" in note for note in told["notes"]) is bool(requests)
+
+
+def test_failed_rows_stay_unless_they_are_to_be_tried_again(tmp_path: Path) -> None:
+    lines = [*rows(4), {"custom_id": "bad", "text": "[[sim:400]]"}]
+    world = World(tmp_path, lines, models={"m": {}})
+    assert world.run().rows.failed == 1
+    assert as_dict(planned(world))["done"] == {"ok": 4, "failed": 1}
+    assert planned(world, RunOptions(retry_failed=frozenset())).requests == 1
+    assert planned(world, RunOptions(retry_failed=frozenset({"timeout"}))).requests == 0
 
 
 def test_live_rows_give_intervals(tmp_path: Path) -> None:
@@ -235,3 +309,23 @@ def test_a_plan_only_reads_the_store(tmp_path: Path) -> None:
     before = (tmp_path / "t.db").read_bytes()
     assert plans.plan_job(build(world.keys, folder=tmp_path), {}, RunOptions(), utc=UTC).stored.ok == 5
     assert (tmp_path / "t.db").read_bytes() == before
+
+
+def test_what_sharing_would_save_is_told_by_model(tmp_path: Path) -> None:
+    asked = [{"custom_id": str(i), "text": f"number {i % 40}"} for i in range(100)]
+    world = World(tmp_path, asked, models={"m": {}, "n": {}}, routes=[{"use": {"m": 50, "n": 50}}])
+    told = as_dict(planned(world, request={"max_tokens": 20, "temperature": 1}))
+    saved = {one["model"]: int(one["how"].split(":")[-1].split()[0]) for one in told["savings"] if one["by"] == "dedupe"}
+    assert set(saved) == {"m", "n"}
+    assert sum(saved.values()) == told["duplicates"]
+    shared = world.run(request={"max_tokens": 20, "temperature": 1}, dedupe=True)
+    assert shared.attempts == 100 - told["duplicates"]
+
+
+def test_what_came_on_top_so_far_is_told(tmp_path: Path) -> None:
+    world = World(tmp_path, 40, models={"m": {}}, output={"check": "row.custom_id > 'r2'", "on_invalid": {"retries": 1}})
+    world.run(RunOptions(limit=20))
+    plan = planned(world)
+    assert plan.stored.on_top is not None
+    assert plan.stored.on_top > 0.3
+    assert any("further attempts" in note and "what first ones did" in note for note in plan.notes)

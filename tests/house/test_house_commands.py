@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from commands import commands_in, parse
 
-from batchllm.cli import COMMANDS, cli
+from batchllm.cli import COMMANDS, NOT_YET, cli
 
 
 @pytest.mark.parametrize("name", [None, *COMMANDS])
@@ -37,3 +37,10 @@ def test_a_mistyped_command_is_named() -> None:
     done = CliRunner().invoke(cli, ["rum"], prog_name="batchllm")
     assert done.exit_code == 2
     assert "Did you mean 'run'?" in done.output
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_a_command_of_a_later_version_is_refused_by_name(name: str) -> None:
+    done = CliRunner().invoke(cli, [name, "job.yaml"], prog_name="batchllm")
+    assert done.exit_code == 2
+    assert f"`batchllm {name}` is not supported by this version yet" in done.output

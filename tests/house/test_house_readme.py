@@ -10,7 +10,7 @@ import pytest
 from blocks import blocks_of, tour
 from commands import commands_in, parse
 
-from batchllm.cli import COMMANDS
+from batchllm.cli import COMMANDS, NOT_YET
 from batchllm.spec.unsupported import REFUSED, Refused
 
 ROOT = Path(__file__).parents[2]
@@ -73,11 +73,14 @@ def test_what_is_refused_is_listed_under_not_yet(refused: Refused) -> None:
     assert said & {str(refused.name), *refused.values, *parts}, f"not in the README: {refused.path}"
 
 
-def test_commands_are_listed() -> None:
+def test_commands_are_shown_and_missing_ones_are_listed() -> None:
     for name in COMMANDS:
+        assert re.search(rf"`{name}`|batchllm {name}\b", README), name
+    for name in NOT_YET:
         assert f"`{name}`" in section("Not yet")
 
 
 def test_links_lead_somewhere() -> None:
+    headings = {"#" + heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
     for link in re.findall(r"\]\(([^)]+)\)", README):
-        assert (ROOT / link).exists(), link
+        assert link in headings if link.startswith("#") else (ROOT / link).exists(), link

@@ -37,6 +37,7 @@ PROGRESS = Progress(
     seconds=242.0,
 )
 SUMMARY = Summary(
+    requests=1010,
     job="reviews",
     store="/data/reviews.db",
     results="/data/reviews.results.jsonl",

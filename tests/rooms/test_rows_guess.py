@@ -23,7 +23,7 @@ def _job(**keys):
     return Starter(
         **{
             "input": "in.csv", "own_requests": False, "id": None, "text": "text", "others": (), "numbers": (), "keep": (), "task": None, "provider": "openai",
-            "model": "gpt-6-luna", "base_url": None, "key_env": None, "max_tokens": 100, "budget_usd": "1", **keys,
+            "model": "gpt-6-luna", "base_url": None, "key_env": None, "max_tokens": 100, "price": None, "budget_usd": "1", "delimiter": None, **keys,
         }
     )  # fmt: skip
 
@@ -42,6 +42,7 @@ def test_a_csv_of_reviews():
         ([{"id": None, "t": "x y"}, {"id": 2, "t": "y z"}], None, "t"),
         ([{"valid": "a", "title": "short one", "Body": "very much longer text"}] * 2, None, "Body"),
         ([{"ProductID": "a", "n": 3}], "ProductID", None),
+        ([{"id": 1, "kind": "writing", "turns": ["Write a long and friendly letter.", "Now a short one."]}], "id", "turns"),
     ],
 )
 def test_ids_and_texts(rows, named, text):

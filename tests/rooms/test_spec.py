@@ -196,11 +196,20 @@ def test_changes_keep_the_text_and_say_what_changed() -> None:
 def test_simulated_touches_no_network_and_no_other_store() -> None:
     job = loads(SPELLED_OUT.replace("headers: {}", "headers: {X-Key: '${KEY}'}"), folder=Path("/jobs")).simulated()
     assert {spec.provider for spec in job.models.values()} == {"simulated"}
-    assert [(spec.model, spec.base_url, spec.key_env(), spec.headers) for spec in job.models.values()] == [
-        ("gpt-6-luna", None, None, {}),
-        ("m", None, None, {}),
+    assert [(spec.model, spec.base_url, spec.key_envs(), spec.headers) for spec in job.models.values()] == [
+        ("gpt-6-luna", None, (), {}),
+        ("m", None, (), {}),
     ]
     assert (job.store_path({}), job.results_path({})) == (Path("/jobs/reviews.sim.db"), Path("/jobs/reviews.sim.results.jsonl"))
+
+
+def test_a_pool_of_keys_has_so_many_times_the_limits() -> None:
+    model = {"provider": "openai", "model": "x", "api_key_env": ["A", "B"], "limits": {"rpm": 600, "concurrency": 4, "burst_seconds": 2}}
+    job = build({"models": {"m": model}})
+    for limits in (job.models["m"].all_limits(), job.simulated().models["m"].limits):
+        assert (limits.rpm, limits.tpm, limits.concurrency, limits.burst_seconds) == (1200, None, 8, 2)
+    # `limits: none` stays what it is.
+    assert build({"models": {"m": {**model, "limits": "none"}}}).models["m"].all_limits().unlimited
 
 
 def test_specs_are_frozen() -> None:
@@ -227,6 +236,14 @@ def test_parse_set(text: str, key: str, value: object) -> None:
     assert parse_set(text) == (key, value)
 
 
+def test_a_prompt_that_is_a_text_can_be_set_by_its_parts() -> None:
+    job = loads(
+        "prompt: 'Say {{ text }}'\nmodels: {m: {provider: simulated}}\n", folder=Path("/jobs"), set=dict([parse_set("prompt.system=Be kind.")])
+    )
+    assert job.prompt is not None
+    assert [(message.role, message.content) for message in job.prompt.messages] == [("system", "Be kind."), ("user", "Say {{ text }}")]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -243,20 +260,22 @@ def test_parse_set_refuses(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "key_env", "base"),
+    ("model", "variables", "base"),
     [
-        ({}, "OPENAI_API_KEY", "https://api.openai.com/v1"),
-        ({"base_url": "https://API.openai.com:443/v1/"}, "OPENAI_API_KEY", "https://API.openai.com:443/v1"),
-        ({"api_key_env": "K"}, "K", "https://api.openai.com/v1"),
-        ({"api_key_env": "none"}, None, "https://api.openai.com/v1"),
-        ({"base_url": "https://${H}/v1", "api_key_env": "K"}, "K", "https://h.example/v1"),
-        ({"provider": "openai-compatible", "base_url": "http://localhost:1/v1", "api_key_env": "none"}, None, "http://localhost:1/v1"),
-        ({"provider": "simulated"}, None, ""),
+        ({}, ("OPENAI_API_KEY",), "https://api.openai.com/v1"),
+        ({"base_url": "https://API.openai.com:443/v1/"}, ("OPENAI_API_KEY",), "https://API.openai.com:443/v1"),
+        ({"api_key_env": "K"}, ("K",), "https://api.openai.com/v1"),
+        ({"api_key_env": "none"}, (), "https://api.openai.com/v1"),
+        ({"base_url": "https://${H}/v1", "api_key_env": "K"}, ("K",), "https://h.example/v1"),
+        ({"provider": "openai-compatible", "base_url": "http://localhost:1/v1", "api_key_env": "none"}, (), "http://localhost:1/v1"),
+        ({"api_key_env": ["K", "L"]}, ("K", "L"), "https://api.openai.com/v1"),
+        ({"api_key_env": ["K"]}, ("K",), "https://api.openai.com/v1"),
+        ({"provider": "simulated"}, (), ""),
     ],
 )
-def test_whose_key_goes_where(model: dict[str, str], key_env: str | None, base: str) -> None:
+def test_whose_key_goes_where(model: dict[str, object], variables: tuple[str, ...], base: str) -> None:
     spec = build({"models": {"m": {"provider": "openai", "model": "x", **model}}}).models["m"]
-    assert spec.key_env() == key_env
+    assert spec.key_envs() == variables
     assert spec.api_base({"H": "h.example"}) == base
 
 

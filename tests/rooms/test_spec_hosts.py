@@ -32,7 +32,7 @@ def job(model: str, hosts: str = "", folder: Path = Path("/nowhere")) -> JobSpec
 )
 def test_where_a_model_is(model, base, key):
     made = job(model).models["m"]
-    assert (made.api_base({}), made.key_env()) == (base, key)
+    assert (made.api_base({}), made.key_envs()) == (base, (key,) if key else ())
 
 
 def test_a_host_of_ones_own(tmp_path):
@@ -42,7 +42,7 @@ def test_a_host_of_ones_own(tmp_path):
         made = job("provider: openai-compatible, host: mine", hosts, tmp_path).models["m"]
         quirks = made.quirks
         assert quirks is not None
-        assert (made.api_base({}), made.key_env(), quirks.name) == ("https://r.openai.azure.com", "K", "mine")
+        assert (made.api_base({}), made.key_envs(), quirks.name) == ("https://r.openai.azure.com", ("K",), "mine")
         assert (quirks.query, quirks.output_cap, quirks.drop) == ({"api-version": "2025-01-01"}, None, ("seed",))
         # What is left out is as `like` has it.
         assert (quirks.deployments, quirks.key_header, quirks.rules) == (True, "api-key", "openai")

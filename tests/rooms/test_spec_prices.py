@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from batchllm.core.errors import SpecError
-from batchllm.engine.setup import price_finder
+from batchllm.engine.setup import documented, price_finder
 from batchllm.spec import build
 from batchllm.spec.prices import load_prices
 
@@ -24,6 +24,25 @@ def test_models_take_their_price_from_the_file_unless_they_have_one(tmp_path):
     assert [model.price.input for model in spec.models.values()] == [Decimal("0.07"), 9]
     assert price_finder(spec.models["a"], "")("gpt-6-luna", 0.0, None).tiers[0].output == 310_000
     assert job(tmp_path).models["a"].price is None
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [("openai", "gpt-6-luna"), ("anthropic", "claude-sonnet-5-5"), ("gemini", "gemini-3.8-flash"), ("openai-compatible", "gpt-6-luna")],
+)
+def test_a_proxy_in_front_of_a_provider_changes_neither_the_bill_nor_the_model(provider, model):
+    proxy = "https://proxy.example/v1"
+    spec = build({"models": {"m": {"provider": provider, "model": model, "base_url": proxy, "api_key_env": "none"}}})
+    prices, own = (price_finder(spec.models["m"], base)(model, 1.79e9, None) for base in (proxy, ""))
+    facts = documented(spec.models["m"], proxy)
+    if provider == "openai-compatible":
+        # Whose list it is on, nobody says.
+        assert prices is None
+    else:
+        assert prices is not None
+        assert prices == own
+        assert facts == documented(spec.models["m"], "")
+        assert facts.max_output_tokens is not None
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,17 @@ def test_a_plan_needs_no_key_and_leaves_nothing(world: World, job: Path) -> None
     assert world.left() == before
 
 
+def test_a_plan_says_what_is_left_and_what_stops_a_run(world: World, job: Path) -> None:
+    world.run("run", job, "--simulate", "--limit", 30, "--quiet").expect(0)
+    told = world.run("plan", job, "--simulate", "--json").expect(0).summary
+    assert (told["done"], told["requests"], told["models"]["mini"]["rows"]) == ({"ok": 30, "failed": 0}, 10, 10)
+    assert "go on with it" in world.run("plan", job, "--simulate").expect(0).err
+    changed = ("plan", job, "--simulate", "--set", "prompt.system=Be brief.")
+    assert "30 rows were answered and ask something else now" in world.run(*changed).expect(0).err
+    assert world.run(*changed, "--on-change", "keep", "--json").expect(0).summary["requests"] == 10
+    assert "belongs to the job 'job'" in world.run("plan", job, "--name", "other", "--store", "job.sim.db", "--simulate").expect(0).err
+
+
 def test_a_plan_follows_the_flags(world: World, job: Path) -> None:
     world.write("v2.md", "Think long and hard about this one, then answer in one word only: {{ q }}")
     plain, longer = (world.run("plan", job, "--json", *more).expect(0).summary for more in ((), ("--set", "prompt.user=@v2.md")))
@@ -95,10 +106,14 @@ def test_models_are_compared(world: World, job: Path) -> None:
     page = (world.folder / "c.html").read_text()
     assert "http" not in page
     assert all(key in page for key in live["models"]["mini"]["answers"])
-    assert world.ask("SELECT count(*) FROM attempts", name="job.compare") == [(10,)]
+    assert world.ask("SELECT count(*) FROM attempts", name="job.compare.sim") == [(10,)]
     again = world.run("compare", job, "--simulate", "--live", 5, "--json").expect(0).summary
     assert again["models"] == live["models"]
-    assert world.ask("SELECT count(*) FROM attempts", name="job.compare") == [(10,)]
+    assert world.ask("SELECT count(*) FROM attempts", name="job.compare.sim") == [(10,)]
+    # What is asked otherwise now is asked again, without a question.
+    world.run("compare", job, "--simulate", "--live", 5, "--set", "prompt.system=Be quick.", "--json").expect(0)
+    assert world.ask("SELECT count(*) FROM attempts", name="job.compare.sim") == [(20,)]
+    assert "the price of nope is not known" in world.run("compare", job, "--models", "openai:nope").expect(0).err
 
 
 def test_two_jobs_are_compared(world: World, job: Path) -> None:
@@ -106,6 +121,8 @@ def test_two_jobs_are_compared(world: World, job: Path) -> None:
         world.run("run", job, "--simulate", "--name", name, "--quiet", "--set", f"prompt.system=Be short {seed}.").expect(0)
     told = world.run("diff", "one.sim.db", "two.sim.db", "--on", "parsed", "--gold", "team", "--to", "d.jsonl", "--json").expect(0).summary
     assert (told["both"], told["compared"]) == (40, 40)
+    nowhere = world.run("diff", "one.sim.db", "two.sim.db", "--on", "parsed.label").expect(2).err
+    assert "no answer of either job has 'parsed.label'; `parsed` is one plain value: compare `parsed`" in nowhere
     assert 0 < told["agreed"] < 40
     lines = [json.loads(line) for line in (world.folder / "d.jsonl").read_text().splitlines()]
     assert len(lines) == 40 - told["agreed"] == sum(flip["rows"] for flip in told["flips"])

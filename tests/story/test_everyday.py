@@ -64,6 +64,36 @@ def test_from_a_csv_to_results(cli):
     assert (code, request["body"]["messages"][1]["content"]) == (0, "The lid broke off after nine days.")
 
 
+def test_a_spreadsheet_of_another_country(cli):
+    write(cli.folder, "reviews.csv", '\ufeffid;Review Text;stars\r\n1;"Good, cheap; small";5\r\n2;Bad;1\r\n')
+    code, _, err = cli("init", "reviews.csv", "--yes")
+    assert code == 0
+    assert "[user] Good, cheap; small" in err
+    assert cli("run", "reviews.yaml", "--simulate", "--quiet")[0] == 0
+    assert "sent     2 requests, none of them by this run" in cli("run", "reviews.yaml", "--simulate")[2]
+
+
+def test_a_job_for_a_server_of_unknown_price_runs(cli, keyed: SimulatorProcess):
+    write(cli.folder, "reviews.csv", CSV)
+    write(cli.folder, ".env", f"MY_KEY={KEY}\n")
+    to = ["--base-url", keyed.url, "--model", "sim-small", "--api-key-env", "MY_KEY", "--yes"]
+    code, _, err = cli("init", "reviews.csv", *to)
+    assert code == 0
+    assert "has no cap in dollars" in err
+    assert "sim-small" in cli("models", "--base-url", keyed.url, "--api-key-env", "MY_KEY")[1]
+    assert cli("run", "reviews.yaml", "--quiet")[0] == 0
+    assert cli("init", "reviews.csv", *to, "--to", "priced.yaml", "--price", "1/2", "--budget", "3")[0] == 0
+    code, out, _ = cli("run", "priced.yaml", "--json")
+    assert (code, json.loads(out)["cost_usd"] > 0) == (0, True)
+    assert "budget: {usd: 3}" in (cli.folder / "priced.yaml").read_text()
+
+
+def test_rows_are_no_job(cli):
+    write(cli.folder, "reviews.csv", CSV)
+    code, _, err = cli("run", "reviews.csv")
+    assert (code, "batchllm init reviews.csv" in err) == (2, True)
+
+
 def test_init_never_overwrites(cli):
     write(cli.folder, "reviews.csv", CSV)
     write(cli.folder, "reviews.yaml", "mine")
@@ -84,7 +114,10 @@ def test_init_never_overwrites(cli):
         (["reviews.csv", "--to", "job.json"], "ends in .yaml"),
         (["reviews.csv", "--provider", "openai-compatible"], "--model"),
         (["reviews.csv", "--budget", "much"], "--budget: expected dollars"),
-        (["reviews.csv", "--task", "Say {{ txet }}"], "none of the first 2 rows has a column 'txet'"),
+        (["reviews.csv", "--task", "Say {{ txet }}"], "--task: none of the first 2 rows has a column 'txet'"),
+        (["reviews.csv", "--price", "0.1"], "--price: expected dollars per million input and output tokens"),
+        (["reviews.csv", "--base-url", "http://h:1/v1", "--model", "m", "--budget", "1"], "--budget: the price of 'm' there is not known"),
+        (["header.csv"], "only a header"),
         (["bad.jsonl"], "no row can be read"),
         (["empty.csv"], "empty"),
     ],
@@ -93,6 +126,7 @@ def test_init_with_bad_input_writes_nothing(cli, args, words):
     write(cli.folder, "reviews.csv", CSV)
     write(cli.folder, "bad.jsonl", "{nonsense\n")
     write(cli.folder, "empty.csv", "")
+    write(cli.folder, "header.csv", "a,b\n")
     code, _, err = cli("init", *args, "--yes")
     assert code == 2
     assert words in err
@@ -151,7 +185,11 @@ def test_a_flag_picks_the_model_whatever_routes_and_rows_say(cli):
             "asks to wait 77 s",
         ),
         (Said(status=500, body=b'{"error": {"message": "oops"}}'), 1, "no answer: 500 server: oops"),
-        (Said(status=401, body=b'{"error": {"message": "bad key sk-right-key-1234", "code": "invalid_api_key"}}'), 4, "bad key [secret]"),
+        (
+            Said(status=401, body=b'{"error": {"message": "bad key sk-right-key-1234", "code": "invalid_api_key"}}'),
+            4,
+            "bad key [secret]\na run would stop: the key",
+        ),
         (Said(status=400, body=b'{"error": {"message": "bad parameter"}}'), 1, "bad parameter"),
         (Said(body=b"<html>", type="text/html"), 1, "protocol"),
     ],
@@ -169,8 +207,8 @@ def test_a_try_ends_with_the_first_reply(cli, said, code, words):
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        (["job.yaml", "--row", "zz"], 2, "no row has the id 'zz', and there are 3 rows"),
-        (["job.yaml", "--row", "3"], 2, "3 rows"),
+        (["job.yaml", "--row", "zz"], 2, "no row has the id 'zz', and rows are counted from 0 to 2"),
+        (["job.yaml", "--row", "3"], 2, "0 to 2"),
         (["job.yaml", "--row", "2"], 1, "this row is not sent: template"),
         (["job.yaml", "--model", "x"], 2, "the job has no model called 'x'; it has m, n"),
         (["gone.yaml"], 2, "no such file"),

@@ -71,6 +71,18 @@ def test_where_and_join(first: Path, tmp_path: Path) -> None:
     assert again.attempts == again.rows.ok > len(got)
 
 
+def test_rows_without_ids_are_joined_by_their_number(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"q": "one"}\n{"q": "two"}\n')
+    assert batchllm.run(job(tmp_path, "first", input="in.jsonl", prompt="{{ q }}")).exit_code == 0
+    # A row in front moves the others: the numbers of both jobs follow.
+    (tmp_path / "in.jsonl").write_text('{"q": "zero"}\n{"q": "one"}\n{"q": "two"}\n')
+    assert batchllm.run(tmp_path / "first.yaml").exit_code == 0
+    second = job(tmp_path, "second", input={"path": "in.jsonl", "join": {"f": "first.yaml"}}, prompt="{{ q }} {{ f.output }}", output={"keep": ["f"]})
+    assert batchllm.run(second).exit_code == 0
+    answers = [result.output for result in batchllm.results(tmp_path / "first.yaml")]
+    assert [(result.input or {})["f"]["output"] for result in batchllm.results(second)] == answers
+
+
 def test_where_holds_for_files_and_what_cannot_be_judged_fails_alone(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"n": 1}\n{"n": 9}\n{"n": "many"}\nbroken\n{"n": 7}\n')
     path = job(tmp_path, "some", input={"path": "in.jsonl", "where": "n > 5"}, prompt="{{ n }}", output={"keep": ["n"]})
@@ -80,6 +92,21 @@ def test_where_holds_for_files_and_what_cannot_be_judged_fails_alone(tmp_path: P
     assert (found[0][1], found[3][1]) == (9, 7)
     assert "input.where can't be judged" in found[1][1]
     assert "is not JSON" in found[2][1]
+
+
+def test_where_that_leaves_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.jsonl").write_text('{"n": 1}\n{"n": 2}\n')
+    path = job(tmp_path, "none", input={"path": "in.jsonl", "where": "n > 5 or rare == true"}, prompt="{{ n }}")
+    assert command("run", path) == 0
+    assert "input.where leaves none of the 2 rows" in capsys.readouterr().err
+
+
+def test_a_limit_ends_a_followed_file(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"n": 1}\n{"n": 2}\n{"n": 3}\n')
+    path = job(tmp_path, "few", input="in.jsonl", prompt="{{ n }}")
+    # Without --idle: waiting for a fourth line would never end.
+    assert command("run", path, "--follow", "--limit", "3", "--quiet") == 0
+    assert len(lines(tmp_path / "few.results.jsonl")) == 3
 
 
 def test_where_and_join_hold_for_another_input(first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,6 +130,9 @@ def test_where_and_join_hold_for_another_input(first: Path, tmp_path: Path, caps
         ({"path": "in.jsonl", "where": "text =="}, "input.where"),
         ({"path": "in.jsonl", "where": "tokens > 5"}, "`tokens` isn't known here"),
         ({"path": "in.jsonl", "join": {"b": "unrun.yaml"}}, "input.join.b: unrun.yaml has no results yet"),
+        ({"path": "in.jsonl", "join": {"b": "in.jsonl"}}, "input.join.b: in.jsonl is no job"),
+        ({"path": "first.yaml", "where": "label == 'bug'"}, "input.where: no row has 'label'; there are custom_id, output"),
+        ({"path": "in.jsonl", "where": "txt != ''"}, "input.where: no row has 'txt'; did you mean 'text'?"),
     ],
 )
 def test_a_wrong_input_is_told_before_anything_is_sent(first: Path, tmp_path: Path, given: Any, words: str) -> None:
@@ -165,3 +195,5 @@ def test_since_a_run(first: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(exported()) == len(exported("--since", "1h")) == 25
     assert exported("--since", "2") == ["late"]
     assert exported("--since", "2100-01-01") == []
+    command("export", first, "--since", "20261120")
+    assert "--since 20261120 is a run's number, and the last run is 2" in capsys.readouterr().err

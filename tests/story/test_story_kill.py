@@ -31,7 +31,8 @@ def kill_at_random(world: World, job: object, provider: SimulatorProcess, *, kil
 def test_25_kills_change_no_result_and_repeat_nothing_that_was_answered(world: World) -> None:
     provider = simulator(world, latency_ms=30)
     world.rows(ROWS)
-    job = world.job(provider.url, model={"limits": {"concurrency": 4}})
+    # A compatible server is told the attempt's name as OpenAI is, or nobody could match its log with the store.
+    job = world.job(provider.url, model={"provider": "openai-compatible", "limits": {"concurrency": 4}, "price": {"input": 1, "output": 2}})
     world.run("run", world.job(None, name="calm", store="calm.db", results="calm.results.jsonl")).expect(0)
 
     kill_at_random(world, job, provider, kills=KILLS, seed=25)

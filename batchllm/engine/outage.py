@@ -1,0 +1,42 @@
+"""Whether an endpoint is down, and since when: what faults say of it, as long as no answer says otherwise."""
+
+from __future__ import annotations
+
+import math
+
+FAULTS_IN_A_ROW = 5
+"""Connection faults without an answer in between after which an endpoint counts as down."""
+
+
+class Outage:
+    """Whether an endpoint is down, and since when."""
+
+    __slots__ = ("_rows", "alive_at", "down", "first_at", "probes", "streak", "words")
+
+    def __init__(self) -> None:
+        self.alive_at = -math.inf
+        """When the latest request that got a reply was sent: what was sent before it and got none can't blame the endpoint."""
+        self._rows: set[int] = set()
+        self.streak = 0
+        self.first_at = 0.0
+        self.down = False
+        self.probes = 0
+        self.words = ""
+
+    def fault(self, now: float, words: str, *, row_key: int | None = None) -> None:
+        """A fault that an endpoint in trouble gives. `row_key`: a row can give it too, so each row counts once."""
+        if self.streak == 0:
+            self.first_at = now
+        self.words = words
+        if row_key is not None:
+            if row_key in self._rows:
+                return
+            self._rows.add(row_key)
+        self.streak += 1
+
+    def over(self) -> None:
+        """An answer came, whatever it said."""
+        self.streak = 0
+        self.down = False
+        self.probes = 0
+        self._rows.clear()
