@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 _SLACK = 1e-6
 _MEMORY_SECONDS = 60.0
 DAY_SECONDS = 86_400.0
+_SETTLE_SECONDS = 0.005
+"""A request larger than the bucket passes the provider's door only when that bucket is full too, and what we charge here is charged there a commit and a way later."""
 _FAR = 0.25
 """Of a bucket: what a header must be below our own count to be believed."""
 
@@ -25,6 +27,7 @@ class Bucket:
     __slots__ = (
         "_at",
         "_burst_seconds",
+        "_full_since",
         "_last",
         "_memory_seconds",
         "_pace",
@@ -53,6 +56,7 @@ class Bucket:
         self.capacity = max(1.0, self.rate * burst_seconds)
         self.level = self.capacity
         self._at = now
+        self._full_since = -math.inf
         self._last = 0.0
         self._memory_seconds = _MEMORY_SECONDS
 
@@ -105,6 +109,9 @@ class Bucket:
 
     def _refill(self, now: float) -> None:
         if now > self._at:
+            missing = self.capacity - self.level
+            if 0 < missing <= (now - self._at) * self.rate:
+                self._full_since = self._at + missing / self.rate
             self.level = min(self.capacity, self.level + (now - self._at) * self.rate)
             self._at = now
 
@@ -112,7 +119,12 @@ class Bucket:
         """Seconds until `amount` may pass; 0 when it may now."""
         self._refill(now)
         missing = min(amount, self.capacity) - self.level
-        return 0.0 if missing <= _SLACK * self.rate + 1e-9 else missing / self.rate
+        settling = _SETTLE_SECONDS if amount > self.capacity else 0.0
+        if missing > _SLACK * self.rate + 1e-9:
+            return missing / self.rate + settling
+        # Compared with slack likewise: see above.
+        left = self._full_since + settling - now if settling else 0.0
+        return left if left > _SLACK else 0.0
 
     def take(self, amount: float) -> None:
         """Charges what passes."""
@@ -129,6 +141,8 @@ class Bucket:
         level = self.level + amount
         if level < 0 > amount:
             level = max(level, min(self.level, -self.rate * self._memory_seconds))
+        if self.level < self.capacity <= level:
+            self._full_since = now
         self.level = min(self.capacity, level)
 
 

@@ -2,52 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-import anyio.to_thread
-
-from batchllm.core.errors import SpecError
 from batchllm.core.events import Note
 from batchllm.core.nouns import Result, Row, RowError
-from batchllm.engine.caching import Caching
-from batchllm.engine.compare import Comparison, Judge
+from batchllm.engine.asking import Asking, Asks
+from batchllm.engine.changes import Changes
+from batchllm.engine.compare import Judge
 from batchllm.engine.control import Control
 from batchllm.engine.lane import Lane
 from batchllm.engine.preference import ordered
+from batchllm.engine.reader import Reader
 from batchllm.engine.sampling import Sample
-from batchllm.engine.source import Planned, Source, duplicate, raw_fingerprint
+from batchllm.engine.source import Planned, Source, raw_fingerprint
 from batchllm.engine.stop import Stop
-from batchllm.engine.twin_keys import Twin, TwinKeys
-from batchllm.engine.twins import Shared
 from batchllm.engine.work import Work
-from batchllm.store.cache import CachedAnswer
 from batchllm.store.intake import Bits, Intake, carry, load_answers, load_histories, pending_at
 from batchllm.store.records import FAILED, NO_HISTORY, OK, PENDING, Answer, History, Known
 from batchllm.store.samples import load_samples
 from batchllm.store.store import reopen
 from batchllm.store.stored import results_of
-from batchllm.store.twins import Found, error_of, load_twins
 
 if TYPE_CHECKING:
     from batchllm.engine.context import Context
 
 Put = Callable[[Lane, Work], Any]
-
-
-class _Asks(NamedTuple):
-    """What a row of the present chunk asks for, where rows may share answers."""
-
-    planned: Planned | RowError
-    twin: Twin | None
-    found: Found | None
-    """An outcome in the store that it may share."""
-    cached: CachedAnswer | None = None
-    """An answer that another job had."""
 
 
 class PutBack:
@@ -76,12 +57,8 @@ class Feeder:
         source: Source,
         lanes: dict[str, Lane],
         *,
-        fresh: bool,
-        comparison: Comparison | None,
-        rerun_changed: bool,
+        changes: Changes,
         inline: bool,
-        record: str | None,
-        spec_digest: str,
         put: Callable[[Lane, Work], Any],
         control: Control,
         on_known: Callable[[list[Result]], None] | None,
@@ -91,12 +68,8 @@ class Feeder:
         self._run = run
         self._source = source
         self._lanes = lanes
-        self._fresh = fresh
-        self._comparison = comparison
-        self._rerun_changed = rerun_changed
+        self._changes = changes
         self._inline = inline
-        self._record = record
-        self._spec_digest = spec_digest
         self._put = put
         self.control = control
         self._on_known = on_known if source.is_stream else None
@@ -104,7 +77,7 @@ class Feeder:
         self._judge = judge
         """For a stream, which no pass over all rows has compared before."""
         self._intake: Intake | None = None
-        self._twin_keys = TwinKeys(run.spec, list(lanes.values()), run.ladder, reads_rows=run.answers.keeps_fields)
+        self._asking = Asking(run, source, lanes, inline=inline)
         self.finished = False
         self.put_back = PutBack()
         self._kept_samples: dict[int, dict[int, tuple[Answer, str]]] = {}
@@ -112,13 +85,15 @@ class Feeder:
     async def feed(self) -> None:
         """Reads to the end (or to the stop), then notes in the store that the end is known."""
         run = self._run
-        self._intake = await run.writer.call(lambda connection: Intake(connection, fresh=self._fresh, stream=self._source.is_stream, adding=True))
-        chunks = self._source.chunks()
+        self._intake = await run.writer.call(
+            lambda connection: Intake(connection, fresh=self._changes.fresh, stream=self._source.is_stream, adding=True)
+        )
+        reader = Reader(self._source, run.stopper, inline=self._inline)
         self._source.unnamed_models = 0  # a comparison has counted them, too
         nth = 0
         complete = True
         while True:
-            rows = await self._next(chunks)
+            rows = await reader.next()
             if rows is None:
                 if run.stopper.stop is not None:
                     return
@@ -130,7 +105,7 @@ class Feeder:
                 return
             if self._source.limited and nth >= (self._source.limit or 0):
                 # The end of a pipe isn't waited for: it may be silent for hours.
-                complete = not self._source.is_stream and await self._next(chunks) is None
+                complete = not self._source.is_stream and await reader.next() is None
                 break
         await run.writer.call(lambda connection: self._note_end(connection, nth, complete=complete))
         if unnamed := self._source.unnamed_models:
@@ -147,8 +122,8 @@ class Feeder:
         """
         run, source = self._run, self._source
         back, self.put_back = self.put_back, PutBack()
-        chunks, nth = source.chunks(), 0
-        while (rows := await self._next(chunks)) is not None and not (source.limit is not None and nth >= source.limit):
+        reader, nth = Reader(source, run.stopper, inline=self._inline), 0
+        while (rows := await reader.next()) is not None and not (source.limit is not None and nth >= source.limit):
             await self.control.wait_free()
             places = [row.position for row in rows if back.state(row.position) is not None]
             if places:
@@ -164,7 +139,7 @@ class Feeder:
         todo = [(row, one) for row, one, at in found if one is not None and self._source.in_scope(row, at)]
         if run.outcomes.sampling is not None:
             self._kept_samples = await run.writer.call(lambda connection: load_samples(connection, [one.row_key for _, one in todo]))
-        asks = await self._asks(todo)
+        asks = await self._asking.asks(todo)
         for row, one in todo:
             if run.stopper.stop is not None:
                 return
@@ -173,44 +148,6 @@ class Feeder:
             else:
                 tally.failed -= 1
             await self._hand_on(row, one, histories.get(one.row_key, NO_HISTORY), asks.get(one.row_key))
-
-    async def _next_of_stream(self, chunks: Iterator[list[Row]]) -> list[Row] | None:
-        """From a thread that nobody waits for: a pipe may be silent for hours, and Ctrl-C must not wait for its next line."""
-        loop = asyncio.get_running_loop()
-        came: asyncio.Future[list[Row] | None] = loop.create_future()
-
-        def tell(rows: list[Row] | None, error: BaseException | None) -> None:
-            if not came.done():
-                came.set_exception(error) if error is not None else came.set_result(rows)
-
-        def pull() -> None:
-            rows, failure = None, None
-            try:
-                rows = next(chunks, None)
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the rows
-                failure = error
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(tell, rows, failure)
-
-        threading.Thread(target=pull, name="batchllm-stream", daemon=True).start()
-        stopped = asyncio.ensure_future(self._run.stopper.wait())
-        try:
-            await asyncio.wait((came, stopped), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopped.cancel()
-        return came.result() if came.done() else None
-
-    async def _next(self, chunks: Iterator[list[Row]]) -> list[Row] | None:
-        try:
-            if self._inline:
-                return next(chunks, None)
-            if self._source.is_stream:
-                return await self._next_of_stream(chunks)
-            return await anyio.to_thread.run_sync(lambda: next(chunks, None), abandon_on_cancel=True)
-        except SpecError as error:
-            # A damaged file: what was read before that point is worked on, and the run says where it broke.
-            self._run.stopper.set(Stop(exit_code=2, stopped_by=None, message=str(error)))
-            return None
 
     def _note_end(self, connection: sqlite3.Connection, nth: int, *, complete: bool) -> None:
         if not complete:
@@ -223,18 +160,18 @@ class Feeder:
         if self._source.covers_all(nth):
             # Else changed rows out of this run's scope are still to be noticed.
             # Nor is it noted what files the rows attach: the next run looks at them again.
-            record = None if self._source.drafter.attaches_beyond else self._record
-            connection.execute("UPDATE job SET inputs = ?, spec_digest = ?", (record, self._spec_digest))
+            record = None if self._source.drafter.attaches_beyond else self._changes.record
+            connection.execute("UPDATE job SET inputs = ?, spec_digest = ?", (record, self._changes.spec_digest))
 
     def _match(self, connection: sqlite3.Connection, rows: list[Row]) -> tuple[list[Known], dict[int, History]]:
         assert self._intake is not None
         known = self._intake.take(rows)
-        if self._fresh:
+        if self._changes.fresh:
             return known, {}
-        compared = self._comparison
+        compared = self._changes.comparison
         if compared is not None:
             again = [
-                one.row_key for one in known if one.row_key in compared.changed_failed or (self._rerun_changed and one.row_key in compared.changed_ok)
+                one.row_key for one in known if one.row_key in compared.changed_failed or (self._changes.rerun and one.row_key in compared.changed_ok)
             ]
             if again:
                 reopen(connection, again, reason="changed", now_utc=self._run.clock.utc(), changed=True)
@@ -245,17 +182,17 @@ class Feeder:
         return known, load_histories(connection, [one.row_key for one in known if one.state == PENDING or self._is_again(one)])
 
     def _is_again(self, one: Known) -> bool:
-        compared = self._comparison
+        compared = self._changes.comparison
         if compared is None or one.new:
             return False
-        return one.row_key in compared.changed_failed or (self._rerun_changed and one.row_key in compared.changed_ok)
+        return one.row_key in compared.changed_failed or (self._changes.rerun and one.row_key in compared.changed_ok)
 
     async def _chunk(self, rows: list[Row], nth: int) -> None:
         run, source = self._run, self._source
         tally = run.outcomes.tally
         done: list[int] = []
         known, histories = await run.writer.call(lambda connection: self._match(connection, rows))
-        if run.outcomes.sampling is not None and not self._fresh:
+        if run.outcomes.sampling is not None and not self._changes.fresh:
             # By the chunk: what is kept of rows that lack some of their answers.
             self._kept_samples = await run.writer.call(lambda connection: load_samples(connection, [one.row_key for one in known]))
         again = await self._outdated(rows, known, nth)
@@ -267,10 +204,10 @@ class Feeder:
 
         if self._on_met is not None:
             self._on_met([one.position for at, (row, one) in enumerate(zip(rows, known, strict=True), nth) if source.in_scope(row, at)])
-        asks: dict[int, _Asks] = {}
-        if self._twin_keys.apply or run.outcomes.caching is not None:
+        asks: dict[int, Asks] = {}
+        if self._asking.applies:
             pairs = enumerate(zip(rows, known, strict=True), nth)
-            asks = await self._asks([(row, one) for at, (row, one) in pairs if is_due(one) and source.in_scope(row, at)])
+            asks = await self._asking.asks([(row, one) for at, (row, one) in pairs if is_due(one) and source.in_scope(row, at)])
         for at, (row, one) in enumerate(zip(rows, known, strict=True), nth):
             if not source.in_scope(row, at):
                 continue
@@ -319,89 +256,9 @@ class Feeder:
         lanes = tuple(self._lanes[name] for name in planned.chain)
         return ordered(lanes, self._run.spec.prefer, self._run.clock.utc()) if len(lanes) > 1 else lanes
 
-    def _planned(self, row: Row, one: Known) -> Planned | RowError:
-        is_repeat = one.nth > 1 and row.identity.startswith("id:")
-        return duplicate(row) if is_repeat else self._source.plan(row, one.pin)
-
-    async def _plan(self, row: Row, one: Known) -> Planned | RowError:
-        """What the row asks for; where rows attach files, off the loop: they are read to be told apart."""
-        if self._inline or not self._source.drafter.attaches:
-            return self._planned(row, one)
-        return await anyio.to_thread.run_sync(self._planned, row, one)
-
-    async def _asks(self, todo: Sequence[tuple[Row, Known]]) -> dict[int, _Asks]:
-        """By row key, what rows that are to be handed on ask for; empty where no row can share another's answer."""
-        keys, caching = self._twin_keys, self._run.outcomes.caching
-        if not todo or not (keys.apply or caching is not None):
-            return {}
-        planned = [(one.row_key, await self._plan(row, one)) for row, one in todo]
-        twins: dict[int, Twin] = {}
-        for row_key, plan in planned:
-            if not isinstance(plan, RowError) and keys.apply:
-                twin = keys.of(plan.draft, tuple(self._lanes[name] for name in plan.chain))
-                if twin is not None:
-                    twins[row_key] = twin
-        found: dict[bytes, Found] = {}
-        wanted = {twin.key: None for twin in twins.values()}
-        self._run.outcomes.twins.expect(wanted)
-        if wanted:
-            found = await self._run.writer.call(lambda connection: load_twins(connection, list(wanted)))
-        asks = {row_key: _Asks(plan, twins.get(row_key), found.get(twins[row_key].key) if row_key in twins else None) for row_key, plan in planned}
-        return asks if caching is None else await self._with_cached(caching, asks)
-
-    async def _with_cached(self, caching: Caching, asks: dict[int, _Asks]) -> dict[int, _Asks]:
-        cache_keys: dict[int, bytes] = {}
-        for row_key, one in asks.items():
-            if one.found is None and isinstance(one.planned, Planned):
-                lane = self._lanes[one.planned.chain[0]]
-                key = caching.key(lane, one.planned.draft, one.twin.fingerprint if one.twin is not None else None)
-                if key is not None:
-                    cache_keys[row_key] = key
-        cached = await caching.find(set(cache_keys.values()))
-        return {row_key: one._replace(cached=cached.get(cache_keys[row_key]) if row_key in cache_keys else None) for row_key, one in asks.items()}
-
-    def _reuses(self, work: Work, row: Row, planned: Planned, cached: CachedAnswer | None) -> bool:
-        """Whether the row has the answer of another job."""
-        caching = self._run.outcomes.caching
-        if cached is None or caching is None:
-            return False
-        good, parsed = caching.read(cached, row.fields)
-        if good:
-            lane = self._lanes[planned.chain[0]]
-            assert work.draft is not None
-            self._run.outcomes.reuse(work, lane, work.fingerprint_of(lane, lane.request(work.draft)), cached, parsed, caching.source(cached))
-        return good
-
-    async def _shares(self, work: Work, twin: Twin, found: Found | None, reuses: Callable[[], bool]) -> bool:
-        """Whether the row has an outcome of another one, or waits for one; else it leads those that come after it."""
-        outcomes = self._run.outcomes
-        twins = outcomes.twins
-        if twins.is_open(twin.key):
-            await twins.room(outcomes.release)
-            if self._run.stopper.stop is not None:
-                return True
-        if twins.is_open(twin.key):
-            twins.follow(work)
-            return True
-        dear = twins.aside(twin.key)
-        if dear is not None:
-            self._run.too_dear(work, dear)
-            return True
-        shared = twins.known(twin.key)
-        if shared is None and found is not None:
-            answer = found.answer
-            shared = Shared(answer, found.custom_id or str(answer.row_key), found.model, error_of(answer))
-        if shared is None:
-            if reuses():
-                return True
-            twins.lead(work)
-            return False
-        outcomes.share(work, shared)
-        return True
-
-    async def _hand_on(self, row: Row, one: Known, history: History, asks: _Asks | None) -> None:
+    async def _hand_on(self, row: Row, one: Known, history: History, asks: Asks | None) -> None:
         run, source = self._run, self._source
-        planned = asks.planned if asks is not None else await self._plan(row, one)
+        planned = asks.planned if asks is not None else await self._asking.plan(row, one)
         bad = isinstance(planned, RowError)
         work = Work(
             row_key=one.row_key,
@@ -421,15 +278,8 @@ class Feeder:
         kept_samples = self._kept_samples.get(one.row_key)
         if kept_samples and run.outcomes.sampling is not None:
             run.outcomes.sampling.take(work, {nth: Sample(*sample) for nth, sample in kept_samples.items()}, (*work.chain, *run.ladder))
-        if asks is not None:
-            cached = asks.cached
-            if asks.twin is not None:
-                work.twin = asks.twin.key
-                work.fingerprint = (self._lanes[planned.chain[0]], asks.twin.fingerprint)
-                if await self._shares(work, asks.twin, asks.found, lambda: self._reuses(work, row, planned, cached)):
-                    return
-            elif self._reuses(work, row, planned, cached):
-                return
+        if asks is not None and await self._asking.has_answer(work, row, planned, asks):
+            return
         first = next((lane for lane in work.chain if not lane.is_out), work.chain[0])
         await self._put(first, work)
 

@@ -10,8 +10,7 @@ import contextlib
 import os
 import signal
 import sqlite3
-import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 import anyio
@@ -21,17 +20,19 @@ from aiolimiter import AsyncLimiter
 from batchllm.admit import Admission
 from batchllm.core import json
 from batchllm.core.errors import SpecError, StoreBusy, StoreError
-from batchllm.core.events import Note, Progress, RowsCompared
-from batchllm.core.money import text_usd, usd_from_pico
+from batchllm.core.events import Note
+from batchllm.core.money import text_usd
 from batchllm.core.secret import Scrubber
 from batchllm.engine.alerts import Alerts, Tellers
 from batchllm.engine.answers import Answers
 from batchllm.engine.budgets import amount_words, caps_json, used_up_words
 from batchllm.engine.caching import Caching
-from batchllm.engine.compare import Comparison, Judge, compare
+from batchllm.engine.changes import changes_of
+from batchllm.engine.compare import Judge
 from batchllm.engine.context import Context
 from batchllm.engine.control import Control
 from batchllm.engine.deps import Deps, RunOptions
+from batchllm.engine.ending import summary_of, write_all
 from batchllm.engine.feeder import Feeder
 from batchllm.engine.fit import check_context
 from batchllm.engine.journey import journey
@@ -45,20 +46,17 @@ from batchllm.engine.socket import serve
 from batchllm.engine.source import Source
 from batchllm.engine.steer import Steering
 from batchllm.engine.stop import Stop, Stopper
-from batchllm.engine.summary import RowCounts, Summary, Tokens
+from batchllm.engine.summary import Summary
 from batchllm.engine.tool_loop import ToolLoop, check_same_tools, tool_names
+from batchllm.engine.view import View
 from batchllm.engine.weather import Weather
 from batchllm.engine.work import Work
-from batchllm.export.results import write_results
 from batchllm.spec import JobSpec, deadline_utc, expand
 from batchllm.store import Store
 from batchllm.store.cache import AnswerCache, CacheProblem, cache_path
 from batchllm.store.learnt import save_learnt
-from batchllm.store.read import StoreReader, counts, error_codes, last_run_that_sent, money, row_states
 from batchllm.store.records import Committed
 from batchllm.store.store import keys_where, reopen
-from batchllm.store.telemetry import read_telemetry
-from batchllm.store.twins import shared_rows
 from batchllm.store.writer import explain
 
 _TICK_SECONDS = 0.5
@@ -87,7 +85,6 @@ class _Run:
         self.began_utc = deps.clock.utc()
         self.stopper = Stopper()
         self.interrupts = 0
-        self.feeder: Feeder | None = None
         self.steering: Steering | None = None
         self.failure: StoreError | None = None
         self.sharing: Sharing | None = None
@@ -146,12 +143,11 @@ class _Run:
 
     async def _with_store(self) -> Summary:
         spec, store = self.spec, self.store
-        self.fresh = not store.has_rows()
         if self.options.retry_failed is not None:
             self._put_back(self.options.retry_failed)
         self._add_pinned()
         check_same_tools(store.connection, spec)
-        comparison, rerun = await self._compare()
+        self.changes = await changes_of(spec, self.source, store, self.answers, self.deps)
         form = self.answers.form
         store.show_answers(form.columns if form is not None else None, whole=form is not None and form.whole)
         store.begin_run(
@@ -176,7 +172,7 @@ class _Run:
         self._say_about_budgets()
         self.stopper.on_stop(self._stopping)
         has_answers = store.has_answers()
-        self.judge = Judge(spec, self.source, store.deployments(), self.answers.wanted) if self.source.is_stream and not self.fresh else None
+        self.judge = Judge(spec, self.source, store.deployments(), self.answers.wanted) if self.source.is_stream and not self.changes.fresh else None
         first_attempt = store.next_attempt_id()
         writer = store.start(inline=self.deps.inline, on_commit=self._committed, on_failure=self._store_failed, make=self.deps.writer)
         scrub = scrubber(self.access, spec, self.deps.environ)
@@ -220,6 +216,7 @@ class _Run:
             first_attempt_id=first_attempt,
             inline=self.deps.inline,
         )
+        self.view = View(self.context, lanes, self.began)
         for lane in lanes.by_key:
             lane.prompt_cache = prompt_cache_of(spec, lane.spec, counter=lane.counter, job_id=store.job_id, clock=self.clock, stopper=self.stopper)
         if spec.prompt_cache in {"5m", "1h"} and all(lane.prompt_cache is None for lane in lanes.by_name.values()):
@@ -227,7 +224,7 @@ class _Run:
         self._join()
         self.caching = self.context.outcomes.caching = self._caching()
         try:
-            await self._work(comparison, rerun)
+            await self._work()
         finally:
             # A task that is cancelled again and again gets through any shield; whatever that cuts short, the writer's thread must be at its end before the store is closed.
             try:
@@ -268,21 +265,8 @@ class _Run:
             pid=os.getpid(),
             since_utc=self.began_utc,
         )
-        self.sharing.state = self._seen
+        self.sharing.state = self.view.seen
         self.sharing.join()
-
-    def _seen(self) -> dict[str, Any]:
-        """Where the run stands, for the other runs and `batchllm jobs`."""
-        now = self.progress()
-        stopping = self.stopper.stop is not None
-        return {
-            "state": "stopping" if stopping else "paused" if self.paused else "running",
-            "rows": {"total": now.total, "ok": now.ok, "failed": now.failed},
-            "requests_per_minute": round(now.requests_per_minute, 1),
-            "spent_usd": usd_from_pico(now.spent_pico),
-            "simulated": now.simulated,
-            "limited_by": now.limited_by,
-        }
 
     def _add_pinned(self) -> None:
         """Models that no route uses, but that rows were sent to by `retry --model`."""
@@ -332,42 +316,8 @@ class _Run:
 
         self.store.transaction(work)
 
-    async def _compare(self) -> tuple[Comparison | None, bool]:
-        """The fingerprint pass of a later run, and what to do about answers whose request changed."""
-        store, source = self.store, self.source
-        job = store.job()
-        prompt, output = self.spec.prompt, self.spec.output
-        # With what files of the spec hold: a prompt or a schema may change while the spec's own text doesn't.
-        texts = [message.model_dump() for message in prompt.messages] if prompt is not None else None
-        below = [self.spec.extended_text] if self.spec.extends is not None else []
-        self.spec_digest = json.digest([self.spec.text, self.spec.overrides_text, texts, output.json_schema, *below])
-        self.record = None if source.is_stream else source.record()
-        if self.fresh:
-            # Nothing was answered yet, so nothing can have changed until the files or the spec do.
-            store.transaction(lambda connection: connection.execute("UPDATE job SET inputs = ?, spec_digest = ?", (self.record, self.spec_digest)))
-            return None, False
-        if source.is_stream or (job["inputs"] == self.record and job["spec_digest"] == self.spec_digest):
-            return None, False
-        connection, deployments = store.connection, store.deployments()
-        if self.deps.inline:
-            found = compare(connection, self.spec, source, deployments, wanted=self.answers.wanted)
-        else:
-            off = threading.Event()
-            found = await _to_its_end(lambda: compare(connection, self.spec, source, deployments, wanted=self.answers.wanted, is_off=off.is_set), off)
-        self.deps.listener(found.counts)
-        word = self.spec.on_change
-        if not found.changed_ok_rows:
-            return found, False
-        if word == "ask":
-            word = self.deps.ask_change(found.counts) if self.deps.ask_change is not None else "refuse"  # type: ignore[assignment]  # whoever is asked answers with another of the words
-        if word == "refuse":
-            raise SpecError(_changed_words(found.counts, found.changed_ok_rows))
-        # Until the input's end the old record must not stand: a run that dies half-way has to look again.
-        store.transaction(lambda connection: connection.execute("UPDATE job SET inputs = NULL"))
-        return found, word == "rerun"
-
-    async def _work(self, comparison: Comparison | None, rerun: bool) -> None:
-        context = self.context
+    async def _work(self) -> None:
+        context, changes = self.context, self.changes
         async with anyio.create_task_group() as side:
             side.start_soon(self._tick)
             if self.caching is not None:
@@ -384,19 +334,15 @@ class _Run:
                         context,
                         self.source,
                         self.lanes.by_name,
-                        fresh=self.fresh,
-                        comparison=comparison,
-                        rerun_changed=rerun,
+                        changes=changes,
                         inline=self.deps.inline,
-                        record=self.record,
-                        spec_digest=self.spec_digest,
                         put=self._put,
-                        control=self._control(comparison, rerun=rerun),
+                        control=self._control(),
                         on_known=self.deps.on_known,
                         on_met=self.deps.on_met,
                         judge=self.judge,
                     )
-                    self.feeder = feeder
+                    self.view.feeder = feeder
                     self.pool = pool
                     steering = self.steering = self._steering(feeder)
                     feeder.control.answer = steering.answer
@@ -437,7 +383,7 @@ class _Run:
             feeder=feeder,
             deadline=self.deadline,
             files=not self.source.is_stream,
-            show=lambda: self.deps.listener(self.progress()),
+            show=lambda: self.deps.listener(self.view.progress()),
         )
 
     async def _feed(self, feeder: Feeder, pool: Pool, again: bool = False) -> None:
@@ -453,8 +399,8 @@ class _Run:
             for lane in self.lanes.by_name.values():
                 pool.close(lane)
 
-    def _control(self, comparison: Comparison | None, *, rerun: bool) -> Control:
-        source = self.source
+    def _control(self) -> Control:
+        source, comparison, rerun = self.source, self.changes.comparison, self.changes.rerun
 
         def stands(*, row_key: int, position: int, identity: str) -> bool:
             if not source.covers(position, identity):
@@ -466,7 +412,7 @@ class _Run:
 
         return Control(
             store=self.store.path,
-            fresh=self.fresh,
+            fresh=self.changes.fresh,
             clock=self.clock,
             stopper=self.stopper,
             admission=self.admission,
@@ -581,7 +527,7 @@ class _Run:
             now = self.clock.now()
             if now - beat >= _HEARTBEAT_SECONDS and self.failure is None:
                 beat = now
-                limited, utc = self.limited_by(), self.clock.utc()
+                limited, utc = self.view.limited_by(), self.clock.utc()
                 with contextlib.suppress(StoreError):
                     await self.context.writer.call(
                         lambda connection, utc=utc, limited=limited: connection.execute(  # type: ignore[misc]  # bound now, not when it runs
@@ -597,7 +543,7 @@ class _Run:
         if deadline is not None and self.clock.utc() >= deadline:
             self.stopper.set(Stop(exit_code=3, stopped_by="deadline", message=f"the deadline ({words}) has come; run again to continue"))
         for lane in self.lanes.by_key:
-            if not self.paused:
+            if not self.view.paused:
                 self.context.weather.check(lane)
         self.tellers.tell(self.alerts.look())
         utc = self.clock.utc()
@@ -606,57 +552,7 @@ class _Run:
         fresh = [group.look(utc) for group in groups.values()] + [lane.queue.roll(utc) for lane in self.lanes.by_key]
         if any(fresh):
             self.admission.pump()
-        self.deps.listener(self.progress())
-
-    @property
-    def paused(self) -> bool:
-        """Whether a person has paused the run."""
-        return self.feeder is not None and self.feeder.control.paused
-
-    def limited_by(self) -> str:
-        """What keeps the run from being faster, right now."""
-        if self.paused:
-            return "pause"
-        queues = [lane.queue for lane in self.lanes.by_key if lane.queue.waiters]
-        if queues:
-            return max(queues, key=lambda queue: len(queue.waiters)).blocked_by or "latency"
-        lanes = self.lanes.by_name.values()
-        if any(not lane.backlog.empty() for lane in lanes):
-            return "concurrency"
-        return "latency" if self.feeder is not None and self.feeder.finished else "input"
-
-    def _waits_until(self) -> float | None:
-        """When the window opens that keeps everybody waiting."""
-        caps = [lane.queue.short_cap for lane in self.lanes.by_key if lane.queue.waiters and lane.queue.blocked_by == "budget"]
-        ends = [cap.ends_utc for cap in caps if cap is not None and cap.waits and not cap.purse.holders]
-        return min(ends) if ends and not self.lanes.everything.in_flight else None
-
-    def progress(self) -> Progress:
-        """For the display."""
-        tally = self.context.outcomes.tally
-        purse = self.lanes.purses[self.lanes.simulated_only]
-        requests, used = self.context.rates()
-        pending = tally.pending
-        done_rate = requests
-        return Progress(
-            total=tally.total,
-            ok=tally.ok,
-            failed=tally.failed,
-            in_flight=self.lanes.everything.in_flight,
-            waiting=self.admission.waiting
-            + self.context.outcomes.twins.waiting
-            + sum(lane.backlog.qsize() + lane.parked for lane in self.lanes.by_name.values()),
-            spent_pico=purse.spent_pico,
-            reserved_pico=purse.reserved_pico,
-            cap_pico=purse.cap_pico,
-            simulated=self.lanes.simulated_only,
-            requests_per_minute=requests,
-            tokens_per_minute=used,
-            limited_by=self.limited_by(),
-            eta_seconds=pending / done_rate * 60 if pending is not None and done_rate > 0 and not self.paused else None,
-            seconds=self.clock.now() - self.began,
-            waits_until_utc=self._waits_until(),
-        )
+        self.deps.listener(self.view.progress())
 
     # The end.
 
@@ -682,7 +578,7 @@ class _Run:
             raise self.failure
         if self.context.fit is not None and self.context.fit.cut:
             self.say("info", f"{self.context.fit.cut:,} prompts lost turns to fit (`context`); the attempts say how many messages")
-        self.deps.listener(self.progress())
+        self.deps.listener(self.view.progress())
         if self._writes_results(exit_code):
             unwritten = await self._write_results()
             if unwritten is not None:
@@ -692,7 +588,18 @@ class _Run:
                 message = f"{message}; {words}" if message else words
         elif self.results_path is not None and (self.interrupts > 1 or exit_code == SpecError.exit_code):
             message = f"{message}; the results file was not written: `batchllm export` writes it"
-        return self._summary(exit_code, stopped_by, message)
+        return summary_of(
+            self.spec,
+            self.options,
+            self.source,
+            self.store,
+            self.context.outcomes,
+            self.results_path,
+            seconds=self.clock.now() - self.began,
+            exit_code=exit_code,
+            stopped_by=stopped_by,
+            message=message,
+        )
 
     def _writes_results(self, exit_code: int) -> bool:
         """Always at the end of a finished job; after a stop only when there is something new; never when told to end at once."""
@@ -703,74 +610,9 @@ class _Run:
         path = self.results_path
         if path is None:
             return None
-
-        def write() -> SpecError | None:
-            # Closed whatever happens: a statement that is left open keeps the store's last checkpoint waiting.
-            with StoreReader(self.store.path) as reader, contextlib.closing(reader.results()) as results:
-                try:
-                    write_results(results, path, columns=self.spec.output.keep)
-                except SpecError as error:
-                    return error
-            return None
-
-        return write() if self.deps.inline else await anyio.to_thread.run_sync(write)
-
-    def _summary(self, exit_code: int, stopped_by: str | None, message: str | None) -> Summary:
-        connection = self.store.connection
-        sums, numbers = money(connection), counts(connection)
-        tally = self.context.outcomes.tally
-        total = tally.total
-        sampled = self.options.sample_count is not None or self.options.sample_fraction is not None
-        # Rows of a stream are added to those of earlier ones: the store knows them all, but not (yet) those of a stream that was cut.
-        if not self.source.limited and not sampled and (total is None) != self.source.is_stream:
-            (total,) = connection.execute("SELECT total_rows FROM job").fetchone()
-        states = row_states(connection, self.source.limit)
-        ok, failed = (tally.ok, tally.failed) if sampled or (self.source.is_stream and self.source.limited) else (states.get(1, 0), states.get(2, 0))
-        return Summary(
-            job=self.spec.name,
-            store=str(self.store.path),
-            results=str(self.results_path) if self.results_path is not None else None,
-            rows=RowCounts(total=total, ok=ok, failed=failed, pending=None if total is None else total - ok - failed),
-            cost_usd=usd_from_pico(sums["cost_pico"]) if sums["cost_pico"] is not None else None if numbers["attempts"] else 0.0,
-            reserved_usd=usd_from_pico(sums["reserved_pico"]),
-            tokens=Tokens(**{name: numbers[name] for name in ("input", "output", "cached_input", "cache_write", "reasoning")}),
-            attempts=numbers["attempts"],
-            requests=numbers["requests"],
-            sent_nothing=last_run_that_sent(connection) != self.store.run,
-            retries=numbers["retries"],
-            refusals=numbers["refusals"],
-            seconds=self.clock.now() - self.began,
-            stopped_by=stopped_by,
-            errors=error_codes(connection),
-            shared=shared_rows(connection),
-            telemetry=read_telemetry(connection, simulated=sums["simulated"]).as_dict(),
-            exit_code=exit_code,
-            unpriced=sums["unpriced"],
-            message=message,
-        )
-
-
-async def _to_its_end(work: Callable[[], Comparison], off: threading.Event) -> Comparison:
-    """Works in a thread. A cancellation sets `off` and waits for the thread: closing the store under it would take the whole process down."""
-    task = asyncio.ensure_future(anyio.to_thread.run_sync(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        off.set()
-        with anyio.CancelScope(shield=True):
-            while not task.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait({task})
-        task.exception()
-        raise
-
-
-def _changed_words(counts: RowsCompared, changed_ok: int) -> str:
-    return (
-        f"the job changed: {'1 answered row now asks' if changed_ok == 1 else f'{changed_ok:,} answered rows now ask'} something else ({counts.new} new, {counts.changed} changed, {counts.removed} removed, "
-        f"{counts.unchanged} unchanged rows). Nothing was sent. Say what to do with their answers: --on-change rerun (ask again and pay again; "
-        "the old answers move to `history`) or --on-change keep"
-    )
+        if self.deps.inline:
+            return write_all(self.store.path, path, self.spec)
+        return await anyio.to_thread.run_sync(write_all, self.store.path, path, self.spec)
 
 
 def _first(group: BaseExceptionGroup[StoreError]) -> StoreError:

@@ -24,15 +24,27 @@ def bucket(per_minute: float = 600, burst: float = 1.0) -> Bucket:
         (10, 10, 5.0, 0.0),
         (10, 1, -3.0, 0.1),  # a clock that falls refills nothing
         (0, 1000, 0.0, 0.0),  # larger than the bucket: at a full one
-        (1, 1000, 0.0, 0.1),  # ... and only there
+        (1, 1000, 0.0, 0.105),  # ... and only there, when the provider's is surely full, too
         (1000, 1, 0.0, 99.1),  # in debt until it is paid
-        (1000, 1000, 0.0, 100.0),
+        (1000, 1000, 0.0, 100.005),
     ],
 )
 def test_wait_seconds(taken, amount, now, wait):
     one = bucket()
     one.take(taken)
     assert one.wait_seconds(amount, now) == pytest.approx(wait)
+
+
+@pytest.mark.parametrize(("now", "wait"), [(0.05, 0.055), (0.1, 0.005), (0.104, 0.001), (0.106, 0.0), (50.0, 0.0)])
+def test_what_is_larger_than_the_bucket_waits_until_it_has_been_full_for_a_moment(now, wait):
+    for refill in (lambda one: one.take(1), lambda one: (one.take(3), one.give(2, 0.0))):
+        one = bucket()
+        refill(one)
+        assert one.wait_seconds(1000, now) == pytest.approx(wait, abs=1e-9)
+    one = bucket()
+    one.take(9)
+    one.give(9, 0.04)
+    assert one.wait_seconds(1000, 0.042) == pytest.approx(0.003)
 
 
 def test_it_saves_up_no_more_than_its_burst_and_at_least_one():
