@@ -318,7 +318,7 @@ def _decided(run: Context, lane: Lane, work: Work, verdict: RowError | Fault | N
     if run.weather.excuses(lane, work, verdict):
         # Another row is the next probe: this one may hang by itself, and would keep the endpoint down for ever.
         work.ticket = run.admission.ticket()
-        return Down(wait_seconds=verdict.wait_seconds)
+        return Down(wait_seconds=verdict.wait_seconds, excused=verdict.kind is not Kind.BAD_GATEWAY)
     if run.weather.blames(lane, work, verdict):
         verdict = replace(verdict, kind=Kind.SERVER)
     error = row_error(verdict)

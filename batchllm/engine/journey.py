@@ -24,12 +24,38 @@ _UNBOUNDED = RowError(
 )
 
 
+class _GivesWay(Exception):  # noqa: N818 - a state, not a fault
+    """The row went back to those that wait; another one has its place."""
+
+    def __init__(self, other: Work) -> None:
+        self.other = other
+
+
 async def journey(run: Context, work: Work) -> None:
     """Brings one row to its result, or leaves it pending when the run stops; then the next of those that waited for its answer, if it has none for them."""
     following: Work | None = work
     while following is not None:
-        await (_walk(run, following) if run.outcomes.sampling is None else _walks(run, run.outcomes.sampling, following))
-        following = run.outcomes.twins.successor(following)
+        try:
+            await (_walk(run, following) if run.outcomes.sampling is None else _walks(run, run.outcomes.sampling, following))
+        except _GivesWay as way:
+            following = way.other
+        else:
+            following = run.outcomes.twins.successor(following)
+
+
+def _give_way(lane: Lane, work: Work) -> None:
+    """An endpoint that seems to be down is probed by all rows in turn, not only by those that have a place: they may all hang by themselves. Raises _GivesWay, where
+    the row is at the beginning of its way and another one waits.
+    """
+    if work.chain[0] is not lane or lane.backlog.empty():
+        return
+    other = lane.backlog.get_nowait()
+    if other is None:
+        lane.backlog.put_nowait(None)
+        return
+    work.ticket = 0
+    lane.backlog.put_nowait(work)
+    raise _GivesWay(other)
 
 
 async def _walks(run: Context, sampling: Sampling, work: Work) -> None:
@@ -131,6 +157,9 @@ async def _sent(run: Context, lane: Lane, work: Work, prepared: Prepared) -> Acc
     warmed = await cache.enter()
     end: Accepted | Rejected | None = None
     try:
+        if lane.has_better_key(prepared.amounts, run.clock.now()):
+            # This one went out, down or to rest while the row waited here, where no eviction from the door's line reaches it.
+            raise LaneOut
         end = await send_one(run, lane, work, prepared)
     finally:
         cache.leave(warmed=warmed, answered=isinstance(end, Accepted))
@@ -139,14 +168,15 @@ async def _sent(run: Context, lane: Lane, work: Work, prepared: Prepared) -> Acc
 
 async def _on_lane(run: Context, lane: Lane, work: Work, prepared: Prepared) -> Accepted | Rejected | None:
     """Tries one model until it answers well, or fails the row for good; None when the model itself is lost to this run."""
-    request = prepared.request
+    request = asked_first = prepared.request
     better: Rejected | None = None
     while True:
         key = lane.by_key(prepared.amounts, run.clock.now())
         try:
             end = await _sent(run, key, work, prepared)
         except LaneOut:
-            if len(lane.keys) > 1 and not lane.is_out and not (lane.is_down and run.falls_back(lane, work)):
+            if not lane.is_out and not (lane.is_down and run.falls_back(lane, work)):
+                # To another key of the model; or the row only rode with others that were sent away.
                 continue
             return None
         except Unwritten:
@@ -165,12 +195,14 @@ async def _on_lane(run: Context, lane: Lane, work: Work, prepared: Prepared) -> 
         match end.decision:
             case Refused():
                 run.weather.refused(key, end.decision, end)
-            case Down(wait_seconds=wait):
+            case Down(wait_seconds=wait, excused=excused):
                 run.weather.down(key, wait, end)
                 if lane.is_down and run.falls_back(lane, work):
                     return None
                 if not key.outage.down and wait is None:
                     await run.park(lane, run.weather.backoff(key.outage.streak - 1))
+                elif excused and request is asked_first:
+                    _give_way(lane, work)
             case Again(delay_seconds=delay):
                 run.weather.shaky(key, work, end)
                 await run.park(lane, delay)

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 _SHAKY = frozenset({Kind.NETWORK, Kind.TIMEOUT, Kind.GATEWAY_TIMEOUT, Kind.BAD_GATEWAY})
 """Faults that count for a row, but that a dying endpoint gives too."""
+_EXCUSES = 3
+"""So often a fault of a row is taken for the endpoint's, once others got answers after the first of them."""
+_NO_PROBE = frozenset({"budget", *DAY})
+"""What keeps even a probe from being sent."""
 _VAIN = 0.25
 """Of the first backoff, what is added to a hint after one that was obeyed in vain; doubled each time."""
 _DOUBLINGS = 8
@@ -146,7 +150,8 @@ class Weather:
             if first and group is lane.own and lane.adaptive:
                 self._pace(lane, lane.finder.refused(now))
         self._spread(lane)
-        if hint is None:
+        if hint is None and lane.outage.streak >= FAULTS_IN_A_ROW:
+            # Two refusals are no outage, however seldom a limit lets anything out.
             self._watch(lane, now, "refuses every request")
 
     def _in_vain(self, times: int) -> float:
@@ -187,10 +192,19 @@ class Weather:
             lane.own.refused(sent_at=end.sent_at, now=now, factor=0.8)
         self._maybe_outage(lane, now, straggler=straggler)
 
-    @staticmethod
-    def excuses(lane: Lane, work: Work, fault: Fault) -> bool:
-        """Whether a fault that would count for its row is the outage's."""
-        return lane.outage.down and not work.suspect and fault.kind in _SHAKY
+    def excuses(self, lane: Lane, work: Work, fault: Fault) -> bool:
+        """Whether a fault that would count for its row is the outage's; to be asked once for each. Not for ever: when all other rows have come to their ends, those
+        that hang by themselves are alone, and look like an outage.
+        """
+        if not lane.outage.down or work.suspect or fault.kind not in _SHAKY:
+            return False
+        if work.excused_at is None:
+            work.excused_at = self._clock.now()
+        work.excused += 1
+        if work.excused > _EXCUSES and lane.outage.alive_at > work.excused_at:
+            work.suspect = True
+            return False
+        return True
 
     def blames(self, lane: Lane, work: Work, fault: Fault) -> bool:
         """Whether a gateway that finds nobody behind it does so for this row alone: others got their answers since it was first told so. Such a row must come to
@@ -260,9 +274,13 @@ class Weather:
             )
 
     def check(self, lane: Lane) -> None:
-        """Looked at now and then: an outage ends a run also while nobody probes."""
-        if lane.outage.down:
-            self._watch(lane, self._clock.now(), "is down")
+        """Looked at now and then: an outage ends a run also while nobody probes - unless nobody may, for a budget or a day's limit: then its time stands still."""
+        outage, now = lane.outage, self._clock.now()
+        since, outage.looked_at = outage.looked_at, now
+        if outage.down:
+            if lane.queue.waiters and lane.queue.blocked_by in _NO_PROBE:
+                outage.first_at += now - max(since, outage.first_at)
+            self._watch(lane, now, "is down")
 
     def model_out(self, lane: Lane, decision: ModelOut) -> None:
         """Refused for good. One that never answered here means a wrong key, name or account: the run stops before it does harm."""

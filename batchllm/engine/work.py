@@ -25,6 +25,8 @@ class Work:
         "cost_pico",
         "custom_id",
         "draft",
+        "excused",
+        "excused_at",
         "failures",
         "fields",
         "fingerprint",
@@ -84,6 +86,10 @@ class Work:
         """Whether it waits for a model that is down, because the others of its chain had no answer."""
         self.suspect = False
         """Whether it hung or broke off while the endpoint was answering others."""
+        self.excused = 0
+        """Faults of it that were taken for the endpoint's."""
+        self.excused_at: float | None = None
+        """When the first of them came."""
         self.gateway_at: float | None = None
         """When a gateway first found nobody behind it for this row."""
         self.samples: dict[int, Sample] = {}

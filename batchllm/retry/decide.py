@@ -92,6 +92,8 @@ class Down:
 
     wait_seconds: float | None
     """The server's hint, for the first probe."""
+    excused: bool = False
+    """Whether a fault that counts for its row was taken for the endpoint's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -290,9 +290,19 @@ def _execute(db: Database, script: str) -> None:
             db.execute(statement)
 
 
+def _is_current(connection: sqlite3.Connection) -> bool:
+    """Whether this very program's schema is there, views and all (they may change without a new version)."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+        return False
+    there = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view'").fetchall())
+    return "answers" in there and all(there.get(name) == f"CREATE VIEW {name} AS {query}".rstrip() for name, query in VIEWS.items())
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Brings a store to this program's schema; each migration is one transaction, recorded by sqlite-utils."""
-    # sqlite-utils is slow to import; only a store that is really opened for writing needs it.
+    if _is_current(connection):
+        return
+    # sqlite-utils is slow to import; only a store that is new or old needs it.
     from sqlite_utils import Database, Migrations
 
     migrations = Migrations("batchllm")

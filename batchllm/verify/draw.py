@@ -77,7 +77,7 @@ def plan_of(seed: int, *, rows: int = 200) -> Plan:
         keys["output"] = output
     if rng.random() < 0.3 and not weighted:
         keys["request"]["temperature"] = 0
-        repeat(rng, lines)
+        repeat(rng, lines, formed=formed)
     # Midnight comes while requests are on their way to the disk.
     late = rng.random() < 0.25
     # A clock that jumps hides how well limits per day are kept over several runs.

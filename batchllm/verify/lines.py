@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ _HEALED_STREAM = ("stream_error*1", "stream_no_finish*1", "stream_cut*2", "strea
 _BAD = ("bad_json", "schema_violation")
 _LONELY = (*_BAD, "oversize", "length", "empty")
 _WORDS = ("hello", "there", "again", "caf\u00e9", "one two", "\u4f60\u597d")
+_MOST_COPIES = 15
 _FIRST = 25
 """The first rows decide what the input looks like; the odd ones come later, and those are moved."""
 
@@ -86,15 +88,20 @@ class Lines:
         return lines
 
 
-def repeat(rng: random.Random, lines: list[Line]) -> None:
+def repeat(rng: random.Random, lines: list[Line], *, formed: bool) -> None:
     """Many rows ask the same: a few texts for all, some of them once and some very often.
 
-    Not those that each row fails with for itself: twenty of them in a row would look like a provider that refuses everything.
+    Not those that each row fails with for itself: twenty of them in a row would look like a provider that refuses everything. Nor, where an answer may be bad by
+    its text alone, that many copies of one.
     """
     texts = [
         line["text"] for line in lines if isinstance(line, dict) and "text" in line and not any(f"[[sim:{mark}]]" in line["text"] for mark in _LONELY)
     ]
+    most = _MOST_COPIES if formed else len(lines)
     some = rng.sample(texts, max(1, int(len(texts) * rng.choice((0.05, 0.3, 0.7)))))
+    copies: Counter[str] = Counter()
     for place, line in enumerate(lines):
         if isinstance(line, dict) and "text" in line:
-            lines[place] = {**line, "text": some[int(len(some) * rng.random() ** 3)]}
+            text = some[int(len(some) * rng.random() ** 3)]
+            copies[text] += 1
+            lines[place] = {**line, "text": text} if copies[text] <= most else line

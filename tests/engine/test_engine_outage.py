@@ -186,3 +186,28 @@ def test_refusals_with_a_hint_are_no_part_of_an_outage_that_follows(world):
     summary = w.run()
     assert (summary.exit_code, summary.rows.ok, summary.stopped_by) == (0, 3, None)
     assert summary.refusals > 8
+
+
+def test_rows_that_hang_do_not_keep_all_others_from_proving_that_the_endpoint_is_well(world):
+    """They come first in a later run, and fill all its places: somebody else must get to probe."""
+    late = Fault(kind=Kind.TIMEOUT, message="no complete answer", billed="maybe", counts=True)
+
+    def reply(nth, text, now):
+        return (3.0, late) if "hangs" in text else (0.1, good("hi"))
+
+    w = world(
+        [{"custom_id": f"r{i}", "text": f"{i} hangs" if i < 11 else f"{i}"} for i in range(60)],
+        scripts={"m": Scripted(reply)},
+        concurrency=4,
+        retry={"max_seconds": 5},
+    )
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok, summary.errors) == (1, 49, {"timeout": 11})
+
+
+def test_few_refusals_are_no_outage_however_long_they_take(world):
+    """With ten requests a day, two refusals in a row are hours apart."""
+    script = Scripted(lambda nth, text, now: (0.1, bad(429) if nth in {3, 4, 5} else good("hi")))
+    w = world(8, scripts={"m": script}, models={"m": {"limits": {"rpd": 4}}}, retry={"outage_seconds": 60})
+    summary = w.run()
+    assert (summary.exit_code, summary.rows.ok, summary.refusals) == (0, 8, 3)

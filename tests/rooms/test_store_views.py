@@ -51,6 +51,21 @@ def test_an_older_store_is_migrated_with_its_answers(old: Path) -> None:
     Store.existing(old).close()
 
 
+def test_a_current_store_is_left_as_it_is_and_one_with_other_views_is_not(old: Path) -> None:
+    Store.existing(old).close()
+    with StoreReader(old) as reader:
+        before = reader.one("PRAGMA main.schema_version")
+    Store.existing(old).close()
+    with StoreReader(old) as reader:
+        assert reader.one("PRAGMA main.schema_version") == before
+    connection = sqlite3.connect(old)
+    connection.executescript("DROP VIEW errors; CREATE VIEW errors AS SELECT 1 AS one")
+    connection.close()
+    Store.existing(old).close()
+    with StoreReader(old) as reader:
+        assert reader.all("SELECT * FROM errors") == []
+
+
 def test_any_property_becomes_a_column(old: Path) -> None:
     Store.existing(old).close()
     connection = sqlite3.connect(old)
