@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 _SLACK = 1e-6
 _MEMORY_SECONDS = 60.0
 DAY_SECONDS = 86_400.0
+_KEPT_BACK_SECONDS = 1.0
 _SETTLE_SECONDS = 0.005
 """A request larger than the bucket passes the provider's door only when that bucket is full too, and what we charge here is charged there a commit and a way later."""
 _FAR = 0.25
@@ -165,6 +166,12 @@ class DayBucket(Bucket):
         self.rate = limit / DAY_SECONDS * self._part
         self.capacity = max(1.0, limit * self._part)
         self.level = self.capacity - used
+
+    def wait_seconds(self, amount: float, now: float) -> float:
+        """As for a minute, but a second's refill is kept back: what earlier runs sent is known by when it was sent, not by when it arrived."""
+        self._refill(now)
+        missing = min(amount + self.rate * _KEPT_BACK_SECONDS, self.capacity) - self.level
+        return 0.0 if missing <= _SLACK * self.rate + 1e-9 else missing / self.rate
 
     def elsewhere(self, amount: float, now: float) -> None:
         """Others on the account used so much more of it than we had heard of (negative: less)."""

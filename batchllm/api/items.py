@@ -14,6 +14,7 @@ from typing import Any
 
 from batchllm.api.running import blocking, order
 from batchllm.api.tools import AnyTools
+from batchllm.api.words import in_python
 from batchllm.core.errors import Problem, SpecError, Stopped
 from batchllm.core.nouns import Result
 from batchllm.engine import Summary
@@ -130,6 +131,7 @@ def _whole(found: list[Result | None], summary: Summary, *, lasting: bool) -> li
     whole = [result for result in found if result is not None]
     if len(whole) == len(found):
         return whole
-    why = summary.message or "the run ended early"
+    # Its cap has a name of its own here.
+    why = in_python(summary.message or "the run ended early").replace("budget.usd ", "budget_usd ")
     kept = "call again to go on" if lasting else "give `store=` a path, and a second call goes on where this one ended"
     raise Stopped(f"{len(found) - len(whole)} of {len(found)} items have no result: {why} ({kept})", results=found, summary=summary)

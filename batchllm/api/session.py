@@ -16,6 +16,7 @@ import anyio
 
 from batchllm.api.rows import AnyRows
 from batchllm.api.running import Flags, Order, go, order
+from batchllm.api.words import in_python
 from batchllm.core.errors import Stopped
 from batchllm.core.nouns import Result
 from batchllm.engine import Summary
@@ -208,4 +209,4 @@ async def _stream(session: Session, *, new_only: bool) -> AsyncGenerator[Result,
             yield result
     summary = session.summary
     if summary.message is not None:
-        raise Stopped(summary.message, results=[], summary=summary)
+        raise Stopped(in_python(summary.message), results=[], summary=summary)

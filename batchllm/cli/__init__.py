@@ -43,6 +43,21 @@ NOT_YET = ("report", "dashboard", "browse", "serve", "keys")
 class LazyGroup(click.Group):
     """Loads a command's module when it is asked for."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Ctrl-C is 130 in every command, also while a question is asked, where click would say "Aborted!" and exit with 1; an end of stdin there is a missing answer."""
+        try:
+            return super().invoke(ctx)
+        except (click.Abort, KeyboardInterrupt) as error:
+            why = error if isinstance(error, KeyboardInterrupt) else error.__context__
+            if isinstance(why, KeyboardInterrupt):
+                words, code = "\ninterrupted", 130
+            elif isinstance(why, EOFError):
+                words, code = "\nno answer: stdin has ended", 2
+            else:
+                words, code = "nothing was done", 1
+            click.echo(words, err=True)
+            ctx.exit(code)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it so
         return list(COMMANDS)
 

@@ -27,8 +27,13 @@ OPTIONS = ("trainer", "model", "validation", "epochs", "training_price")
 def options(command: Any) -> Any:
     """Adds the flags that go with --format finetune."""
     for decorate in (
-        click.option("--training-price", metavar="USD", help="finetune: dollars per million training tokens; default: the known price."),
-        click.option("--epochs", type=click.IntRange(min=1), help="finetune: how often all examples are gone through, for the price.  [default: 1]"),
+        click.option("--training-price", metavar="USD", help="finetune: dollars per million training tokens.  [default: the known price]"),
+        click.option(
+            "--epochs",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="finetune: how often all examples are gone through, for the price.  [default: 1]",
+        ),
         click.option("--validation", metavar="PERCENT", help="finetune: so much goes to PATH.validation.jsonl, always the same rows."),
         click.option("--model", metavar="ID", help="finetune: the model to train, for token counts and price."),
         click.option("--for", "trainer", type=click.Choice(list(_MODELS)), help="finetune: whose form.  [default: openai]"),

@@ -86,7 +86,7 @@ def job_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds JOB and the options that pick its store."""
     for decorate in (
         click.option("--simulate", is_flag=True, help="The store of `run --simulate`."),
-        click.option("--name", help="The job's name, when `run` was given one."),
+        click.option("--name", metavar="NAME", help="The job's name, when `run` was given one."),
         click.option("--store", type=click.Path(path_type=Path), help="The store, when `run` was given one."),
         click.argument("job"),
     ):

@@ -36,7 +36,11 @@ Exit codes: 0 compared, 2 spec, input or arguments wrong; with --live those of r
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(job: Path, **flags: Any) -> None:
     """Compare models on the same rows: cost of a row and of all, by standard, batch and cached prices; the cheapest, overall and by quality; real answers with --live."""
-    sys.exit(_compare(job, flags))
+    from batchllm.cli.run import told_by_flag
+
+    with told_by_flag(flags):
+        code = _compare(job, flags)
+    sys.exit(code)
 
 
 def _compare(job: Path, flags: dict[str, Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,14 +102,19 @@ def _of_job(path: Path, tell: Any, *, offline: bool, simulate: bool) -> None:
     if offline:
         return
     real = [(name, there) for name, there in access.items() if spec.models[name].provider != "simulated"]
-    _call([(f"{name} ({way.variable})" if way.variable else name, spec.models[name], way) for name, there in real for way in there.each], scrub, tell)
+    _call(
+        [(f"{name} ({way.variable})" if way.variable else name, spec.models[name], way) for name, there in real for way in there.each],
+        scrub,
+        tell,
+        job=shlex.quote(str(path)),
+    )
 
 
 def _added(environ: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environ if name not in os.environ)
 
 
-def _call(targets: list[tuple[str, Any, Any]], scrub: Any, tell: Any) -> None:
+def _call(targets: list[tuple[str, Any, Any]], scrub: Any, tell: Any, *, job: str = "JOB") -> None:
     import asyncio
 
     from batchllm.engine import reach
@@ -120,7 +126,7 @@ def _call(targets: list[tuple[str, Any, Any]], scrub: Any, tell: Any) -> None:
         clocks = 0
         try:
             for name, model, access in targets:
-                for check in await reach.endpoint(name, model, access, transport, scrub):
+                for check in await reach.endpoint(name, model, access, transport, scrub, job=job):
                     clocks += check.about == "clock"
                     if check.about != "clock" or check.level != "ok" or clocks == 1:
                         tell(check)

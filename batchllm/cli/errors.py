@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from batchllm.cli._job import find, job_argument
+
+if TYPE_CHECKING:
+    from batchllm.spec import JobSpec
 
 _EPILOG = """\b
 Examples:
@@ -33,7 +37,7 @@ def command(job: str, store: Path | None, name: str | None, simulate: bool, as_j
         except SpecError:
             source = None  # rows are then named by their number alone
     with found.read() as reader:
-        listed = causes(reader, source, job=found.words, models=list(found.spec.models) if found.spec is not None else [])
+        listed = causes(reader, source, job=found.words, windows=_windows(found.spec) if found.spec is not None else {})
         job_name = reader.job()["name"]
     failed = sum(cause.rows for cause in listed)
     if as_json:
@@ -45,3 +49,10 @@ def command(job: str, store: Path | None, name: str | None, simulate: bool, as_j
     for cause in listed:
         click.echo("\n".join([*cause_lines(cause), ""]), err=True)
     click.echo(f"{rows(failed)} failed. All of them again: batchllm run {found.words} --retry-failed", err=True)
+
+
+def _windows(spec: JobSpec) -> dict[str, int | None]:
+    """How many tokens each model takes, where that is documented."""
+    from batchllm.engine.setup import documented
+
+    return {name: documented(model, model.base_url or "").context_window for name, model in spec.models.items()}

@@ -25,6 +25,7 @@ Examples:
   batchllm export reviews.yaml --to results.csv --with text,stars
   batchllm export reviews.yaml --status failed --include request,response
   batchllm export reviews.yaml --where "cost_usd > 0.01 and model = 'strong'"
+  batchllm export reviews.yaml --where "json_extract(parsed, '$.label') = 'mixed'"
   batchllm export reviews.yaml --since 24h --to today.jsonl
   batchllm export embed.yaml --to vectors.npy
   batchllm export reviews.db --format openai --to output.jsonl
@@ -47,12 +48,12 @@ def _names(_ctx: click.Context, param: click.Parameter, text: str | None) -> tup
     "--format",
     "form",
     type=click.Choice(["jsonl", "openai", "csv", "parquet", "npy", "finetune"]),
-    help="Default: by the extension of --to, else jsonl.",
+    help="The form.  [default: by the extension of --to, else jsonl]",
 )
 @click.option("--to", metavar="PATH|-", default="-", help="The file, replaced when all is written.  [default: stdout]")
 @click.option("--with", "columns", metavar="all|COLUMNS", callback=_names, help="Input columns, a,b: from the store, or read from the input again.")
 @click.option("--status", type=click.Choice(["ok", "failed"]), help="Only such rows.")
-@click.option("--where", metavar="SQL", help="Only rows that meet a condition over the columns of `results`.")
+@click.option("--where", metavar="SQL", help="Only rows that meet a condition over the columns of `results`; `parsed` is JSON.")
 @click.option("--since", metavar="RUN|TIME|SPAN", help="Only rows finished in that run or later, or since then: 3, 2026-11-20 (UTC), 24h.")
 @click.option("--include", metavar="request,response", callback=_names, help="The kept bodies, as JSON where they are JSON.")
 @_finetune.options
@@ -70,7 +71,7 @@ def command(
     include: tuple[str, ...],
     **training: Any,
 ) -> None:
-    """Write the results in input order: jsonl (as `run` does), csv, the output lines of OpenAI's Batch API, vectors as an array (npy), or training data for a model (finetune)."""
+    """Write the results in input order: jsonl (as `run` does), csv, parquet, the output lines of OpenAI's Batch API, vectors as an array (npy), or training data for a model (finetune)."""
     from batchllm.report.gather import Wanted
     from batchllm.report.since import since as since_of
 
@@ -127,11 +128,14 @@ class _Counted:
 
 def _tell(count: int, to: str, reader: StoreReader, wanted: Wanted) -> None:
     from batchllm.report.text import rows
+    from batchllm.report.where import where_hint
 
     if to != "-":
         click.echo(f"wrote {to}: {rows(count)}", err=True)
     elif not count:
         click.echo("no row" + (" meets these conditions" if wanted.status or wanted.where or wanted.since else " has a result yet"), err=True)
+    if not count and (hint := where_hint(wanted.where)) is not None:
+        click.echo(hint, err=True)
     if not count and wanted.since is not None and wanted.since.column == "run":
         (last,) = reader.one("SELECT max(run) FROM runs")
         if last is not None and int(wanted.since.value) > last:

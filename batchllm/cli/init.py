@@ -47,7 +47,7 @@ _LOOK_AT = 20_000
 @click.option("--model", metavar="ID", help="The provider's model id.")
 @click.option("--base-url", metavar="URL", help="The server's address, where it isn't the provider's own.")
 @click.option("--api-key-env", metavar="NAME", help="The environment variable with the key, or `none`.")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=300, show_default=True, help="Longest answer.")
+@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", default=300, show_default=True, help="Longest answer.")
 @click.option("--price", metavar="IN/OUT", help="USD per million input and output tokens, such as 0.10/0.50.  [default: the known price]")
 @click.option("--budget", metavar="USD", help="Hard cap.  [default: 1, where a price is known]")
 @click.option("--yes", is_flag=True, help="Ask nothing: take flags and guesses.")

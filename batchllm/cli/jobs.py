@@ -13,7 +13,7 @@ import click
 _EPILOG = """\b
 Examples:
   batchllm jobs
-  batchllm jobs --json | jq -r .jobs[].store"""
+  batchllm jobs --json | jq -r '.jobs[].store'"""
 _TRIES = 50
 _TRY_SECONDS = 0.02
 _HEADS = ("JOB", "PID", "STATE", "DONE", "PER MINUTE", "SPENT", "SINCE", "ACCOUNT", "STORE")

@@ -35,7 +35,7 @@ Exit codes: 0 planned, 2 spec or input wrong; with --live those of run, too."""
     "--set", "sets", multiple=True, metavar="A.B=C", help="Change a key of the spec; may be repeated. `prompt.user=@v2.md` takes a text from a file."
 )
 @click.option("--input", "input_", metavar="PATH|-", help="Rows from another file, or JSONL from stdin.")
-@click.option("--name", help="Another job name.")
+@click.option("--name", metavar="NAME", help="Another job name.")
 @click.option("--store", type=click.Path(path_type=Path), help="Another store.")
 @click.option(
     "--retry-failed", is_flag=False, flag_value="", metavar="[CODES]", help="As for `run`: with failed rows, all or those with these codes (a,b)."
@@ -49,7 +49,11 @@ Exit codes: 0 planned, 2 spec or input wrong; with --live those of run, too."""
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(job: Path, **flags: Any) -> None:
     """What a job will take: rows, duplicates, bad rows, tokens, cost, time under its limits and what binds it, hosts and keys, and what would save money."""
-    sys.exit(_plan(job, flags))
+    from batchllm.cli.run import told_by_flag
+
+    with told_by_flag(flags):
+        code = _plan(job, flags)
+    sys.exit(code)
 
 
 def _plan(job: Path, flags: dict[str, Any]) -> int:

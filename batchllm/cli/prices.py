@@ -19,7 +19,7 @@ _EPILOG = """\b
 Examples:
   batchllm prices
   batchllm prices gpt-6-luna
-  batchllm prices claude --json | jq .models[].model
+  batchllm prices claude --json | jq '.models[].model'
   batchllm prices --provider groq
   batchllm prices update
 
@@ -75,7 +75,7 @@ Example:
   batchllm prices update
 Nothing is ever fetched without being asked for. Delete the file that it names to go back to the installed package's data.""",
 )
-@click.option("--url", help="Another address of the same data (a mirror).")
+@click.option("--url", metavar="URL", help="Another address of the same data (a mirror).")
 def update(url: str | None) -> None:
     """Fetch the newest price data, for this version of the price book's package."""
     from batchllm.cli._fetch import fetch

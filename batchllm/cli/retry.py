@@ -22,7 +22,7 @@ _EPILOG = """\b
 Examples:
   batchllm retry reviews.yaml                                       all failed rows
   batchllm retry reviews.yaml --code timeout,unavailable
-  batchllm retry reviews.yaml --code too_long --model large         on another model
+  batchllm retry reviews.yaml --code too_long --model strong        on another model
   batchllm retry reviews.yaml --where "output = ''"                 may pick ok rows, which are paid for again
 Then: batchllm run reviews.yaml"""
 
@@ -31,7 +31,7 @@ Then: batchllm run reviews.yaml"""
 @job_argument
 @click.option("--code", "codes", metavar="CODES", help="Failed rows with these error codes (a,b).")
 @click.option("--id", "ids", multiple=True, metavar="ID", help="The row with this custom_id; may be repeated.")
-@click.option("--where", metavar="SQL", help="Rows that meet a condition over the columns of `results`.")
+@click.option("--where", metavar="SQL", help="Rows that meet a condition over the columns of `results`; `parsed` is JSON.")
 @click.option("--model", metavar="NAME", help="Send them to this model of the spec from now on, whatever their route says.")
 @click.option("--yes", is_flag=True, help="Don't ask before ok rows are put back.")
 def command(
@@ -48,6 +48,7 @@ def command(
     """Put rows back to pending: all failed ones, or those that meet every condition given. Their old outcome goes to `history`."""
     from batchllm.cli._steer import reach
     from batchllm.report.text import rows
+    from batchllm.report.where import where_hint
 
     found = find(job, store=store, name=name, simulate=simulate)
     wanted = _codes(codes)
@@ -61,7 +62,8 @@ def command(
     else:
         count = _put_back(found, picked, model)
     if not count:
-        click.echo("no finished row meets this; nothing was changed", err=True)
+        hint = where_hint(where)
+        click.echo("no finished row meets this; nothing was changed" + (f"\n{hint}" if hint is not None else ""), err=True)
         return
     on = f", to be sent to {model}" if model is not None else ""
     after = "The run that is going on asks them again." if running is not None else f"Next: batchllm run {found.words}"

@@ -8,7 +8,9 @@ import gc
 import os
 import re
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ Exit codes: 0 every row ok, 1 rows failed, 2 spec or input wrong, 3 budget or de
 @click.option("--input", "input_", metavar="PATH|-", help="Rows from another file or job, or JSONL from stdin; where and join of the spec hold.")
 @click.option("--follow", is_flag=True, help="Go on reading a .jsonl file that grows, until Ctrl-C or --idle.")
 @click.option("--idle", type=click.FloatRange(min=0.1), metavar="SECONDS", help="With --follow: end when nothing came for so long.")
-@click.option("--name", help="Another job name (and so another store and results).")
+@click.option("--name", metavar="NAME", help="Another job name (and so another store and results).")
 @click.option("--store", type=click.Path(path_type=Path), help="Another store.")
 @click.option("--results", metavar="PATH|-", help="Another results file; - is stdout.")
 @click.option("--retry-failed", is_flag=False, flag_value="", metavar="[CODES]", help="Try failed rows again: all, or those with these codes (a,b).")
@@ -56,7 +58,6 @@ Exit codes: 0 every row ok, 1 rows failed, 2 spec or input wrong, 3 budget or de
 def command(job: Path, **flags: Any) -> None:
     """Run a job, or resume it: always safe to repeat; failed rows are left alone."""
     from batchllm.cli._job import spec_to_run
-    from batchllm.core.errors import SpecError
 
     if flags["drift"] is not None and flags["plan"] is None:
         raise click.UsageError("--drift goes with --plan")
@@ -64,10 +65,8 @@ def command(job: Path, **flags: Any) -> None:
         raise click.UsageError("--idle goes with --follow")
     if flags["follow"] and flags["input_"] == "-":
         raise click.UsageError("--follow follows a file; stdin is read to its end anyway")
-    try:
+    with told_by_flag(flags):
         spec = spec_to_run(job, changes(flags), simulate=flags["simulate"])
-    except SpecError as error:
-        raise SpecError([_by_flag(problem, flags) for problem in error.problems]) from None
     sys.exit(execute(spec, job, flags))
 
 
@@ -84,9 +83,20 @@ _FLAG_KEYS = {
 def _by_flag(problem: Any, flags: dict[str, Any]) -> Any:
     """A problem with what a flag said is told under the flag's own name, not under --set, which nobody wrote."""
     flag = _FLAG_KEYS.get(problem.path or "")
-    if problem.file != "--set" or flag is None or flags[flag] is None:
+    if flag is None or flags.get(flag) is None or (problem.file != "--set" and flag != "input_"):
         return problem
     return replace(problem, file=f"--{flag.strip('_').replace('_', '-')}", path=None)
+
+
+@contextlib.contextmanager
+def told_by_flag(flags: dict[str, Any]) -> Iterator[None]:
+    """Problems with what flags said are told under their names."""
+    from batchllm.core.errors import SpecError
+
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError([_by_flag(problem, flags) for problem in error.problems]) from None
 
 
 def changes(flags: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +191,7 @@ def execute(spec: Any, job: Path, flags: dict[str, Any]) -> int:
             # Before the run was on its way (or while it waited for another one): nothing was sent.
             shown.failed(BatchLLMError("interrupted before anything was sent"))
             return 130
-        simulated = all(model.provider == "simulated" for model in spec.models.values())
+        simulated = summary.simulated or all(model.provider == "simulated" for model in spec.models.values())
         shown.finished(summary, job=words_of(job, flags), simulated=simulated)
     try:
         if pipe is not None:
@@ -289,7 +299,14 @@ def _is_terminal() -> bool:
 
 def _ask(counts: Any) -> str:
     click.echo(f"The job changed: {counts.new} new, {counts.changed} changed, {counts.removed} removed, {counts.unchanged} unchanged rows.", err=True)
-    answer = click.prompt("Changed answers: [r]erun (and pay again), [k]eep, or [s]top", type=click.Choice(["r", "k", "s"]), default="s", err=True)
+    # The run's own way of hearing Ctrl-C waits for the loop, and the loop waits for this answer.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        answer = click.prompt(
+            "Changed answers: [r]erun (and pay again), [k]eep, or [s]top", type=click.Choice(["r", "k", "s"]), default="s", err=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, heard)
     return {"r": "rerun", "k": "keep", "s": "refuse"}[answer]
 
 

@@ -45,6 +45,7 @@ def command(job: str, store: Path | None, name: str | None, simulate: bool, bill
 def _sum(billed: str | None) -> int | None:
     """Pico-dollars of the given sum; None for `worst` (and when nothing was said)."""
     from batchllm.core.money import PICO_PER_USD
+    from batchllm.store.settle import MOST_BILLED_PICO
 
     if billed is None or billed == "worst":
         return None
@@ -54,8 +55,8 @@ def _sum(billed: str | None) -> int | None:
         pico = Decimal(billed.removeprefix("$")) * PICO_PER_USD
     except InvalidOperation:
         pico = Decimal("NaN")
-    if not pico.is_finite() or pico < 0 or pico >= 2**63:
-        raise SpecError(Problem(file="--billed", message=f"expected dollars such as 0.25, or `none`, or `worst`, got {billed!r}"))
+    if not pico.is_finite() or pico < 0 or pico > MOST_BILLED_PICO:
+        raise SpecError(Problem(file="--billed", message=f"expected dollars such as 0.25 (at most a million), or `none`, or `worst`, got {billed!r}"))
     if pico != int(pico):
         raise SpecError(Problem(file="--billed", message=f"{billed} has more than 12 decimals; money is kept to the pico-dollar"))
     return int(pico)

@@ -37,22 +37,36 @@ def _list_faults(ctx: click.Context, _param: click.Parameter, wanted: bool) -> N
 
 @click.command(epilog=_EPILOG, context_settings={"max_content_width": 120})
 @click.option(
-    "--port", type=click.IntRange(0, 65535), required=True, help="Port to listen on; 0 lets the system choose (the line that is printed tells)."
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    required=True,
+    help="Port to listen on; 0 lets the system choose (the line that is printed tells).",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Answers and faults follow from it and from the request alone."
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Answers and faults follow from it and from the request alone.",
 )
-@click.option("--latency-ms", type=click.FloatRange(min=0), default=300.0, show_default=True, help="Median time to an answer (log-normal).")
-@click.option("--rpm", type=click.IntRange(min=1), help="Requests per minute and model.  [default: unlimited]")
-@click.option("--tpm", type=click.IntRange(min=1), help="Tokens per minute and model.  [default: unlimited]")
-@click.option("--itpm", type=click.IntRange(min=1), help="Input tokens per minute and model.  [default: unlimited]")
-@click.option("--otpm", type=click.IntRange(min=1), help="Output tokens per minute and model, as they are produced.  [default: unlimited]")
-@click.option("--rpd", type=click.IntRange(min=1), help="Requests per day and model.  [default: unlimited]")
-@click.option("--tpd", type=click.IntRange(min=1), help="Tokens per day and model.  [default: unlimited]")
+@click.option(
+    "--latency-ms", type=click.FloatRange(min=0), metavar="MS", default=300.0, show_default=True, help="Median time to an answer (log-normal)."
+)
+@click.option("--rpm", type=click.IntRange(min=1), metavar="N", help="Requests per minute and model.  [default: unlimited]")
+@click.option("--tpm", type=click.IntRange(min=1), metavar="N", help="Tokens per minute and model.  [default: unlimited]")
+@click.option("--itpm", type=click.IntRange(min=1), metavar="N", help="Input tokens per minute and model.  [default: unlimited]")
+@click.option(
+    "--otpm", type=click.IntRange(min=1), metavar="N", help="Output tokens per minute and model, as they are produced.  [default: unlimited]"
+)
+@click.option("--rpd", type=click.IntRange(min=1), metavar="N", help="Requests per day and model.  [default: unlimited]")
+@click.option("--tpd", type=click.IntRange(min=1), metavar="N", help="Tokens per day and model.  [default: unlimited]")
 @click.option(
     "--burst-seconds",
     type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
     default=60.0,
     show_default=True,
     help="Size of the limits' buckets, in seconds of their rate.",
@@ -60,7 +74,13 @@ def _list_faults(ctx: click.Context, _param: click.Parameter, wanted: bool) -> N
 @click.option(
     "--faults", type=click.FloatRange(0, 1), default=0.0, show_default=True, metavar="RATE", help="Probability that a request meets a fault."
 )
-@click.option("--key", "keys", multiple=True, help="Key that is let in. Given several times, each key has the limits for itself.  [default: any key]")
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="KEY",
+    help="Key that is let in. Given several times, each key has the limits for itself.  [default: any key]",
+)
 @click.option("--list-faults", is_flag=True, is_eager=True, expose_value=False, callback=_list_faults, help="List all faults and end.")
 def command(port: int, host: str, keys: tuple[str, ...], **options: Any) -> None:
     """Serve a wire-compatible provider simulator.

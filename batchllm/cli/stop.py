@@ -9,7 +9,7 @@ import click
 from batchllm.cli._job import find, job_argument
 
 _EPILOG = """\b
-Examples:
+Example:
   batchllm stop reviews.yaml
 Then, to go on: batchllm run reviews.yaml"""
 

@@ -38,7 +38,9 @@ def command() -> None:
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option("--model", metavar="ID", help=f"Model id.  [default: {_MODEL}]")
 @click.option(
-    "--provider", type=click.Choice(["openai", "anthropic", "gemini", "ollama", "openai-compatible", "simulated"]), help="Default: the model's own."
+    "--provider",
+    type=click.Choice(["openai", "anthropic", "gemini", "ollama", "openai-compatible", "simulated"]),
+    help="Whose way of counting.  [default: the model's own]",
 )
 @click.option("--file", "files", multiple=True, type=click.Path(path_type=Path), help="Count a file's text; may be repeated.")
 @click.option("--chat", is_flag=True, help="As a chat request: with the frame around a user message.")

@@ -18,7 +18,7 @@ Examples:
   batchllm try jobs/quickstart.yaml
   batchllm try reviews.yaml --row r17 --simulate
   batchllm try reviews.yaml --row 250 --model strong --set request.max_tokens=300
-  batchllm try reviews.yaml --json | jq .requests[0].body
+  batchllm try reviews.yaml --json | jq '.requests[0].body'
 
 \b
 The answer goes to stdout, everything else to stderr. Nothing is recorded, and `budget.usd` bounds this one call.
@@ -37,7 +37,11 @@ Exit codes: 0 answered, 1 the row failed, 2 spec or input wrong, 3 the budget is
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(job: Path, **flags: Any) -> None:
     """Send one row of a job: its exact request (secrets hidden), route, tokens, cost and answer. The job's store is not touched."""
-    sys.exit(_try(job, flags))
+    from batchllm.cli.run import told_by_flag
+
+    with told_by_flag(flags):
+        code = _try(job, flags)
+    sys.exit(code)
 
 
 def _try(job: Path, flags: dict[str, Any]) -> int:

@@ -26,7 +26,7 @@ _SAY_SECONDS = 5.0
 @click.option("--start", type=click.IntRange(min=0), default=0, show_default=True, metavar="S", help="The first of them.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Play this one only.")
 @click.option("--rows", type=click.IntRange(min=10), default=200, show_default=True, metavar="N", help="Rows of each job, about.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: one per core]")
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one per core]")
 @click.option("-v", "--verbose", is_flag=True, help="With --seed: tell the plan and each life's end.")
 def command(seeds: int, start: int, seed: int | None, rows: int, jobs: int | None, verbose: bool) -> None:
     """Try the engine against faults, crashes and clock jumps, in virtual time.

@@ -17,6 +17,26 @@ def text(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
+DEEPEST = 200
+"""Levels of an answer's JSON. orjson reads 1,024 and writes 254, and results and stores put some around it."""
+
+
+def is_too_deep(value: Any) -> bool:
+    """Whether parsed JSON is nested deeper than `DEEPEST`, and could not be written down again."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += one.values()
+            elif isinstance(one, list | tuple):
+                inner += one
+        if not inner:
+            return False
+        level = inner
+    return any(isinstance(one, dict | list | tuple) for one in level)
+
+
 def _normal(value: Any) -> Any:
     # 0 and 0.0 are the same parameter but different JSON. Fingerprints rest on this form: never change it.
     if isinstance(value, float):

@@ -202,5 +202,5 @@ def used_up_words(cap: Allowance, needs: int, *, now_utc: float) -> str:
 def mend_words(cap: Allowance, *, now_utc: float) -> str:
     """How to go on."""
     if cap.window is None:
-        return "raise it with --budget to go on" if cap.name == "budget.usd" else f"raise {cap.name} to go on"
+        return f"raise {cap.name} to go on"
     return f"it opens again at {clock_words(cap.ends_utc, now_utc)}: run again then, let runs wait for it (budget.when_used_up: wait), or raise {cap.name}"

@@ -98,8 +98,10 @@ class Caching:
         return f"cache:{cached.job}:{cached.custom_id}"
 
     def keep(self, lane: Lane, work: Work, answer: Answer, finish: str) -> None:
-        """An answer that has just come, for other jobs. Those that tools had a part in are not kept: tools may say something else tomorrow."""
-        if self._cache is None or finish not in _WHOLE or work.turns or work.draft is None:
+        """An answer that has just come, for other jobs. Those that tools had a part in are not kept: tools may say something else tomorrow. Nor are those to a
+        prompt that lost a part of what is asked.
+        """
+        if self._cache is None or finish not in _WHOLE or work.turns or work.trimmed or work.draft is None:
             return
         key = self.key(lane, work.draft, answer.fingerprint)
         if key is not None:

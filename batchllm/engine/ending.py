@@ -60,6 +60,8 @@ def summary_of(
         rows=RowCounts(total=total, ok=ok, failed=failed, pending=None if total is None else total - ok - failed),
         cost_usd=usd_from_pico(sums["cost_pico"]) if sums["cost_pico"] is not None else None if numbers["attempts"] else 0.0,
         reserved_usd=usd_from_pico(sums["reserved_pico"]),
+        simulated=sums["simulated"],
+        simulated_cost_usd=usd_from_pico(sums["simulated_beside"]) if sums["simulated_beside"] is not None else None,
         tokens=Tokens(**{name: numbers[name] for name in ("input", "output", "cached_input", "cache_write", "reasoning")}),
         attempts=numbers["attempts"],
         requests=numbers["requests"],

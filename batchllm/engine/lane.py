@@ -390,7 +390,10 @@ class Lane:
 
     def wants_probe(self, now: float) -> bool:
         """Whether a row that could go elsewhere should ask a model that is down, to see if it is back."""
-        return any(not key.own.in_flight and not key.queue.waiters and now >= key.own.paused_until for key in self.keys if key.out is None)
+        return any(key._free_for_probe(now) for key in self.keys if key.out is None)  # noqa: SLF001 - of the same class
+
+    def _free_for_probe(self, now: float) -> bool:
+        return not self.own.in_flight and not self.queue.waiters and now >= self.own.paused_until
 
     # Several keys.
 
@@ -415,7 +418,9 @@ class Lane:
     def _line(self, amounts: dict[str, float], now: float) -> tuple[bool, bool, float, int, float, int]:
         short = self.own.short_of(amounts, now)
         paused = max(0.0, self.own.paused_until - now)
-        return (self.out is not None, self.outage.down, paused, len(self.queue.waiters), short[1] if short is not None else 0.0, self._turns)
+        # One that is down gets a row now and then, or nobody would ever hear that it is back.
+        down = self.outage.down and not self._free_for_probe(now)
+        return (self.out is not None, down, paused, len(self.queue.waiters), short[1] if short is not None else 0.0, self._turns)
 
     def has_better_key(self, amounts: dict[str, float], now: float) -> bool:
         """Whether a request that waits for this key should go to another one."""

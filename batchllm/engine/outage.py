@@ -11,7 +11,7 @@ FAULTS_IN_A_ROW = 5
 class Outage:
     """Whether an endpoint is down, and since when."""
 
-    __slots__ = ("_rows", "alive_at", "down", "first_at", "probes", "streak", "words")
+    __slots__ = ("_rows", "alive_at", "down", "first_at", "looked_at", "probes", "streak", "words")
 
     def __init__(self) -> None:
         self.alive_at = -math.inf
@@ -19,6 +19,8 @@ class Outage:
         self._rows: set[int] = set()
         self.streak = 0
         self.first_at = 0.0
+        self.looked_at = 0.0
+        """When it was last looked at whether it has lasted too long."""
         self.down = False
         self.probes = 0
         self.words = ""

@@ -149,7 +149,9 @@ class Outcomes:
         """All answers of the row are there."""
         assert self.sampling is not None
         answer, model = self.sampling.result(work)
-        self._commit(work, model, answer._replace(row_key=work.row_key, run=self._run, finished_at=self._clock.utc(), input=work.kept), None)
+        # Of an answer that an earlier run kept, what the row has in common with others isn't known.
+        answer = answer._replace(row_key=work.row_key, run=self._run, finished_at=self._clock.utc(), input=work.kept, twin=work.twin)
+        self._commit(work, model, answer, None)
 
     def failed(self, lane: Lane, work: Work, error: RowError, fingerprint: str, end: Rejected | None) -> None:
         """The row is lost on all its models. The text of a refusal or a cut answer is kept."""

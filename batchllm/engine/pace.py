@@ -54,11 +54,17 @@ def day_bucket(dimension: str, limit: float, how: Charging, clock: Clock, past: 
     now, utc = clock.now(), clock.utc()
     if how.day == "california":
         bucket: DayBucket = FixedDayBucket(dimension, limit=limit, now=now, utc=utc, next_start=next_californian_midnight)
-        bucket.level = limit - sum(amount for _, amount in _uses(dimension, past, last_californian_midnight(utc)))
     else:
         bucket = DayBucket(dimension, limit=limit, now=now)
-        bucket.level = min(bucket.capacity, level_after(limit, _uses(dimension, past, _ALL), utc))
+    bucket.level = min(bucket.capacity, left_of_day(dimension, limit, how, utc, past))
     return bucket
+
+
+def left_of_day(dimension: str, limit: float, how: Charging, utc: float, past: Past | None) -> float:
+    """What is left of a limit per day; below 0 when more was used."""
+    if how.day == "california":
+        return limit - sum(amount for _, amount in _uses(dimension, past, last_californian_midnight(utc)))
+    return level_after(limit, _uses(dimension, past, _ALL), utc)
 
 
 def _uses(dimension: str, past: Past | None, since_utc: float) -> Iterable[tuple[float, float]]:

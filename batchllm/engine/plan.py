@@ -20,7 +20,7 @@ from batchllm.engine.pace import minute_buckets
 from batchllm.engine.packing import MOST_TOKENS
 from batchllm.engine.plan_caps import Binding, binding_cap, days_needed, minutes_needed
 from batchllm.engine.plan_count import Counted, count
-from batchllm.engine.plan_left import Left, with_what_is_left
+from batchllm.engine.plan_left import Left, day_wait, with_what_is_left
 from batchllm.engine.plan_live import Live
 from batchllm.engine.plan_models import Basis, Earlier, PlanModel, Stored, access_without_keys, look_back
 from batchllm.engine.plan_notes import of_job, of_store, on_top
@@ -138,7 +138,8 @@ def _plan(spec: JobSpec, environ: Mapping[str, str], options: RunOptions, *, utc
     times = spec.samples or 1
     planned = tuple(_of_model(models[name], counted, times) for name in names)
     units, requests = _units(spec, models, counted, times, minutes_needed(spec, planned, times))
-    windows, by = days_needed(spec, planned, requests, utc)
+    with _store_of(spec, environ) as reader:
+        windows, by = days_needed(spec, left_spec, planned, requests, day_wait(reader, spec, utc=utc), utc=utc)
     played = play(left_spec, models, units, requests, utc=utc, days=windows > 0)
     played, stopped_at = _calendar(spec, played, windows, by, utc)
     expected = None if any(one.expected_pico is None for one in planned) else sum(one.expected_pico or 0 for one in planned)

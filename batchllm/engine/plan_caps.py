@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
 from math import ceil
 from typing import TYPE_CHECKING
 
+from batchllm.admit.windows import DAY, MONTH, Window
 from batchllm.core.money import PICO_PER_USD
+from batchllm.engine.plan_left import DayWait
 from batchllm.spec import JobSpec, RateLimits
 
 if TYPE_CHECKING:
     from batchllm.engine.plan import ModelPlan
 
-_DAY_SECONDS = 86_400.0
+_MOST_WINDOWS = 10_000
+"""Decades of days; beyond that nobody counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,12 @@ def binding_cap(spec: JobSpec, planned: Sequence[ModelPlan], requests: int) -> B
     for name, usd in (("budget.usd", spec.budget.usd), ("budget.usd_per_day", spec.budget.usd_per_day)):
         if usd is not None and worst:
             found.append(_fits(name, int(usd * PICO_PER_USD), worst, requests))
+    for group_name, group in spec.limit_groups.items():
+        own = [one for one in planned if one.name in group.models]
+        dear = sum(one.worst_pico or 0 for one in own)
+        # A part of the job: only a group that all rows go to first holds fewer of them at once.
+        if group.usd_per_day is not None and dear and dear == worst:
+            found.append(_fits(f"limit_groups.{group_name}.usd_per_day", _pico(group.usd_per_day, group.share) or 0, dear, requests))
     for name, cap in (
         ("budget.tokens", spec.budget.tokens),
         ("budget.tokens_per_day", spec.budget.tokens_per_day),
@@ -79,11 +87,10 @@ def _limits(spec: JobSpec, planned: Sequence[ModelPlan]) -> list[tuple[list[str]
     ]
 
 
-def days_needed(spec: JobSpec, planned: Sequence[ModelPlan], requests: int, utc: float) -> tuple[float, str | None]:
-    """(the least seconds that limits and budgets of a day leave, which one it is); (0, None) when none binds.
-
-    Limits per day come back all day long, so a full day's worth goes at once and the rest at the day's rate. Budgets open again at midnight UTC.
-    """
+def days_needed(
+    spec: JobSpec, left: JobSpec, planned: Sequence[ModelPlan], requests: int, wait_seconds: DayWait, *, utc: float
+) -> tuple[float, str | None]:
+    """(the least seconds that limits and budgets of a day leave, which one it is); (0, None) when none binds. `left`: the spec with what is left of its budgets."""
     longest: tuple[float, str | None] = (0.0, None)
     # Several samples are several requests, and embeddings of many rows are one.
     each = requests / max(sum(one.rows for one in planned), 1)
@@ -93,23 +100,36 @@ def days_needed(spec: JobSpec, planned: Sequence[ModelPlan], requests: int, utc:
         needs = {"rpd": each * sum(one.rows for one in own), "tpd": sum(one.input_tokens + one.output_expected for one in own)}
         for dimension, need in needs.items():
             limit = getattr(limits, dimension)
-            if limit is not None and need > limit * share:
-                longest = max(longest, ((need / (limit * share) - 1) * _DAY_SECONDS, dimension), key=lambda pair: pair[0])
-    expected = sum(one.expected_pico or 0 for one in planned)
-    tokens = sum(one.input_tokens + one.output_expected for one in planned)
+            if limit is not None and need:
+                longest = max(longest, (wait_seconds(names, dimension, limit * share, need), dimension), key=lambda pair: pair[0])
     if spec.budget.when_used_up == "wait":
-        left = _DAY_SECONDS - utc % _DAY_SECONDS
-        for cap, need in ((_pico(spec.budget.usd_per_day), expected), (spec.budget.tokens_per_day, tokens)):
-            if cap and need > cap:
-                # Today's part, whole days, and the last day's part is short beside them.
-                longest = max(longest, (left + (ceil(need / cap) - 2) * _DAY_SECONDS, "budget"), key=lambda pair: pair[0])
-        if spec.budget.tokens_per_month and tokens > spec.budget.tokens_per_month:
-            months = ceil(tokens / spec.budget.tokens_per_month) - 1
-            now = datetime.fromtimestamp(utc, UTC)
-            later = datetime(now.year + (now.month - 1 + months) // 12, (now.month - 1 + months) % 12 + 1, 1, tzinfo=UTC)
-            longest = max(longest, (later.timestamp() - utc, "budget"), key=lambda pair: pair[0])
+        for cap, rest, need, window in _windows(spec, left, planned):
+            longest = max(longest, (_opens(cap, rest, need, window, utc), "budget"), key=lambda pair: pair[0])
     return longest
 
 
-def _pico(usd: Decimal | None) -> int | None:
-    return None if usd is None else int(usd * PICO_PER_USD)
+def _windows(spec: JobSpec, left: JobSpec, planned: Sequence[ModelPlan]) -> Iterator[tuple[int, int, int, Window]]:
+    """(a cap, what is left of it now, what the job takes of it, how often it opens again), for each cap that does."""
+    expected = sum(one.expected_pico or 0 for one in planned)
+    tokens = sum(one.input_tokens + one.output_expected for one in planned)
+    full, rest = spec.budget, left.budget
+    yield _pico(full.usd_per_day) or 0, _pico(rest.usd_per_day) or 0, expected, DAY
+    yield full.tokens_per_day or 0, rest.tokens_per_day or 0, tokens, DAY
+    yield full.tokens_per_month or 0, rest.tokens_per_month or 0, tokens, MONTH
+    for name, group in spec.limit_groups.items():
+        own = sum(one.expected_pico or 0 for one in planned if one.name in group.models)
+        yield _pico(group.usd_per_day, group.share) or 0, _pico(left.limit_groups[name].usd_per_day, group.share) or 0, own, DAY
+
+
+def _opens(cap: int, left: int, need: int, window: Window, utc: float) -> float:
+    """Seconds until the window in which a job ends begins; what it takes then is short beside it."""
+    if not cap or need <= left:
+        return 0.0
+    at = utc
+    for _ in range(min(ceil((need - left) / cap), _MOST_WINDOWS)):
+        at = window.end(at)
+    return at - utc
+
+
+def _pico(usd: Decimal | None, share: float = 1.0) -> int | None:
+    return None if usd is None else int(usd * Decimal(str(share)) * PICO_PER_USD)

@@ -6,20 +6,27 @@ forecast plays with are what is left of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from math import ceil
 from typing import Literal
 
+from batchllm.admit.windows import DAY_SECONDS, next_californian_midnight
 from batchllm.core.money import PICO_PER_USD
 from batchllm.core.nouns import Row, RowError, Wanted
 from batchllm.engine.compare import Judge
+from batchllm.engine.pace import charging_of, left_of_day
+from batchllm.engine.setup import deployment_of
 from batchllm.engine.source import Planned, Source
 from batchllm.spec import JobSpec
 from batchllm.store.intake import Intake, load_answers
 from batchllm.store.read import StoreReader
 from batchllm.store.records import OK, PENDING, Deployment, Known
-from batchllm.store.windows import DayUse
+from batchllm.store.windows import DayUse, sent_to
+
+DayWait = Callable[[Sequence[str], str, float, float], float]
+"""The seconds that a limit per day leaves, by (the models that it holds for together, `rpd` or `tpd`, the limit, what is needed of it)."""
 
 Standing = Literal["asked", "changed", "ok", "failed"]
 """What a run does with a row: sends it; sends it if `on_change` lets it; leaves its answer, or its failure, alone."""
@@ -77,4 +84,29 @@ def with_what_is_left(spec: JobSpec, days: Sequence[DayUse], *, utc: float) -> J
         tokens: int | None = getattr(budget, f"tokens{span}")
         if tokens is not None:
             update[f"tokens{span}"] = max(tokens - sum(day.used_tokens + day.pinned_tokens for day in late), 0)
-    return spec.model_copy(update={"budget": budget.model_copy(update=update)}) if update else spec
+    groups = {}
+    for name, group in spec.limit_groups.items():
+        if group.usd_per_day is not None:
+            late = [day for day in days if day.day_utc >= today.timestamp() and day.model in group.models]
+            # Its share of what is left is this job's.
+            used = Decimal(sum(day.spent_pico + day.pinned_pico for day in late)) / PICO_PER_USD / Decimal(str(group.share))
+            groups[name] = group.model_copy(update={"usd_per_day": max(group.usd_per_day - used, Decimal(0))})
+    return spec.model_copy(update={"budget": budget.model_copy(update=update), "limit_groups": {**spec.limit_groups, **groups}})
+
+
+def day_wait(reader: StoreReader | None, spec: JobSpec, *, utc: float) -> DayWait:
+    """How long limits per day make a job last, after what this store sent already. A provider's limit comes back all day long, or at its own midnight."""
+
+    def wait_seconds(names: Sequence[str], dimension: str, limit: float, need: float) -> float:
+        models = [spec.models[name] for name in names]
+        how = charging_of(models[0], models[0].base_url or "")
+        wanted = [deployment_of(name, spec.models[name]) for name in names]
+        past = None if reader is None else lambda since_utc: sent_to(reader.connection, wanted, since_utc=since_utc)
+        rest = need - min(limit, left_of_day(dimension, limit, how, utc, past))
+        if rest <= 0:
+            return 0.0
+        if how.day == "california":
+            return next_californian_midnight(utc) - utc + (ceil(rest / limit) - 1) * DAY_SECONDS
+        return rest / limit * DAY_SECONDS
+
+    return wait_seconds

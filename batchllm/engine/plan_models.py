@@ -19,6 +19,7 @@ from batchllm.core.nouns import Draft, Request, Usage, Wanted
 from batchllm.cost import Prices
 from batchllm.engine.fit import Fit
 from batchllm.engine.pace import charging_of
+from batchllm.engine.prompt_cache import SURELY_KEPT_TOKENS, beginning_kept
 from batchllm.engine.setup import Access, documented, documented_output, price_finder
 from batchllm.providers.codecs import Unserved, codec_for
 from batchllm.rows.media import attachments, loaded
@@ -50,6 +51,9 @@ class Earlier:
     output_tokens: float
     seconds: float | None
     cached_share: float
+    """Of its input, read from the provider's cache."""
+    written_share: float
+    """Of its input, written to it."""
     input_ratio: float
     """By how much its real input differs from the estimates; 1.0 until it is known."""
 
@@ -73,6 +77,33 @@ class Asked(NamedTuple):
     """How long the answer takes; None where only `PlanModel.seconds` can say."""
 
 
+class _Kept:
+    """What a run has Anthropic keep of the prompts (`prompt_cache`), where it is sure that the model keeps so much.
+
+    OpenAI keeps beginnings as it likes: that is no more than a saving which may come.
+    """
+
+    def __init__(self, spec: JobSpec, model: ModelSpec, counter: tokens.Counter) -> None:
+        self.hour = spec.prompt_cache == "1h"
+        self._beginning = beginning_kept(spec, model, counter) if model.provider == "anthropic" else None
+        self._tokens: dict[str, int] = {}
+        self._first = True
+        if self._beginning is not None:
+            least = next(least for part, least in SURELY_KEPT_TOKENS.items() if part in model.model)
+            lengths = {lead: counter.estimate(self._beginning.messages(lead), {}) for lead in {"", self._beginning.lead}}
+            self._tokens = {lead: length if length >= least else 0 for lead, length in lengths.items()}
+
+    def tokens_of(self, request: Request) -> int | None:
+        """Tokens that this request and others are sure to write once and then read; None: it is not marked at all."""
+        lead = self._beginning.lead_of(request) if self._beginning is not None else None
+        return None if lead is None else self._tokens[lead]
+
+    def is_first(self) -> bool:
+        """Whether nobody wrote them yet; once."""
+        first, self._first = self._first, False
+        return first
+
+
 class PlanModel:
     """One model of the job, for counting and for playing."""
 
@@ -88,6 +119,7 @@ class PlanModel:
         self._fit = fit if fit.applies else None
         self.charging: Charging = charging_of(model, access.base_url)
         self.earlier = earlier if earlier is not None and earlier.answers >= ENOUGH_ANSWERS else None
+        self._kept = _Kept(spec, model, self.counter)
         self.simulated = model.provider == "simulated"
         self._find = price_finder(model, access.base_url)
         self._utc = utc
@@ -141,7 +173,7 @@ class PlanModel:
         estimate, bound = tokens.of_embedding(self.counter, request.messages) if embeds else self.counter.both(request.messages, params)
         cap = tokens.output_cap(params)
         most = 0 if embeds else cap if cap is not None else self.documented_output
-        usage, seconds = self._simulate(request) if self._simulator is not None else (self._expect(estimate, most), None)
+        usage, seconds = self._simulate(request) if self._simulator is not None else (self._expect(request, estimate, most), None)
         prices = self.prices_of(request)
         return Asked(
             estimate=estimate,
@@ -151,21 +183,29 @@ class PlanModel:
             input_tokens=usage.input_tokens,
             cached_tokens=usage.cached_input_tokens,
             output_tokens=usage.output_tokens,
-            cost_pico=prices.price(usage) if prices is not None else None,
+            cost_pico=prices.price(usage, hour_cache=self._kept.hour) if prices is not None else None,
             worst_pico=prices.worst(bound, most) if prices is not None and bound is not None and most is not None else None,
             seconds=seconds,
         )
 
-    def _expect(self, estimate: int, most: int | None) -> Usage:
+    def _expect(self, request: Request, estimate: int, most: int | None) -> Usage:
         earlier = self.earlier
         output = float(ASSUMED_OUTPUT) if earlier is None else earlier.output_tokens
         real = estimate if earlier is None else round(estimate * earlier.input_ratio)
-        cached = 0 if earlier is None else int(real * earlier.cached_share)
+        kept = self._kept.tokens_of(request)
+        cached = written = 0
+        if earlier is not None:
+            # What was written for all is there now, to be read.
+            cached = int(real * (earlier.cached_share + (earlier.written_share if kept is not None else 0.0)))
+        elif kept and self._kept.is_first():
+            written = min(kept, real)
+        elif kept:
+            cached = min(kept, real)
         self._rest += output if most is None else min(output, most)
         # What rounding leaves over goes to the next row: else a mean of 37.4 would be 37 for all of them.
         whole = int(self._rest)
         self._rest -= whole
-        return Usage(input_tokens=real, output_tokens=whole, cached_input_tokens=cached)
+        return Usage(input_tokens=real, output_tokens=whole, cached_input_tokens=cached, cache_write_tokens=written)
 
     def _simulate(self, request: Request) -> tuple[Usage, float | None]:
         """What the simulated provider will really say to it."""
@@ -225,7 +265,8 @@ def access_without_keys(spec: JobSpec, environ: Mapping[str, str], names: list[s
 
 _EARLIER = """
 SELECT d.name, d.provider, d.base_url, d.model, count(*), avg(l.output_tokens), avg(l.ended_at - l.started_at),
-       sum(coalesce(l.cached_input_tokens, 0)) * 1.0 / max(sum(l.input_tokens), 1), (SELECT e.counted / e.estimated FROM learnt e WHERE e.deployment = d.deployment)
+       sum(coalesce(l.cached_input_tokens, 0)) * 1.0 / max(sum(l.input_tokens), 1), sum(coalesce(l.cache_write_tokens, 0)) * 1.0 / max(sum(l.input_tokens), 1),
+       (SELECT e.counted / e.estimated FROM learnt e WHERE e.deployment = d.deployment)
 FROM attempt_log l JOIN deployments d ON d.deployment = l.deployment
 WHERE l.outcome = 'ok' AND l.input_tokens > 0 GROUP BY l.deployment
 """
@@ -256,11 +297,13 @@ def look_back(reader: StoreReader, spec: JobSpec) -> tuple[Stored, dict[str, Ear
         by_kind = {part.key: part.cost_pico for part in spend_by(reader.connection, "kind", simulated=simulated)}
     except sqlite3.OperationalError:
         return Stored(), {}  # a store of an older version that no run has migrated yet
-    for name, provider, base_url, model_id, count, output, seconds, cached, ratio in rows:
+    for name, provider, base_url, model_id, count, output, seconds, cached, written, ratio in rows:
         model = spec.models.get(name)
         if model is None or (model.provider, model.base_url or "", model.model) != (provider, base_url, model_id):
             continue
-        earlier[name] = Earlier(answers=count, output_tokens=output, seconds=seconds, cached_share=cached, input_ratio=ratio or 1.0)
+        earlier[name] = Earlier(
+            answers=count, output_tokens=output, seconds=seconds, cached_share=cached, written_share=written, input_ratio=ratio or 1.0
+        )
     first = by_kind.pop("first", None)
     on_top = sum(cost or 0 for cost in by_kind.values()) / first if first and sum(states.values()) >= ENOUGH_ANSWERS else None
     return Stored(ok=states.get(1, 0), failed=states.get(2, 0), spent_pico=spent, on_top=on_top, used=used), earlier

@@ -67,6 +67,11 @@ def of_job(
                 f"the answers of {one.name} are assumed to have {one.output_expected // max(one.rows * (spec.samples or 1), 1)} tokens and to take 1 s and 1/50 s a token; "
                 f"once {ENOUGH_ANSWERS} answers are in the store, theirs are taken (--live K sends some)"
             )
+        if one.cached_tokens and not model.simulated:
+            part = one.cached_tokens / max(one.input_tokens, 1)
+            notes.append(
+                f"{part:.0%} of the input of {one.name} is expected to be read from the provider's cache (`prompt_cache`); the most counts none of it"
+            )
         if one.expected_pico is None:
             notes.append(f"the price of {one.model!r} is not known; give models.{one.name}.price")
         elif one.worst_pico is None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 LEAST_TOKENS = 1024
 """Shorter beginnings are not kept by any model (protocols B)."""
 NOTHING_TO_KEEP = f"that takes a model of Anthropic (or OpenAI) and a prompt whose first {LEAST_TOKENS:,} tokens are the same for all rows"
+SURELY_KEPT_TOKENS = {"sonnet": 2048, "": 4096}
+"""From here on a beginning is kept by every present model whose id says so; some keep shorter ones."""
 _TTL_SECONDS = {"5m": 300.0, "1h": 3600.0}
 _TRUST = 0.9
 """Of a lifetime: as long after the last answer the beginning is taken to be there."""
@@ -51,16 +53,29 @@ class Beginning:
                 break
             self.whole.append(content)
 
-    def messages(self) -> list[dict[str, Any]]:
-        """As messages, to be counted."""
-        return [{"role": "user", "content": text} for text in (*self.whole, self.lead) if text]
+    def messages(self, lead: str | None = None) -> list[dict[str, Any]]:
+        """As messages, to be counted; with another lead than its own, if one is given."""
+        return [{"role": "user", "content": text} for text in (*self.whole, self.lead if lead is None else lead) if text]
+
+    def lead_of(self, request: Request) -> str | None:
+        """What can be marked behind the whole messages: the lead, or nothing (empty). None: this request can't be marked, or has marks of its own."""
+        messages, whole = request.messages, self.whole
+        at = len(whole)
+        if request.endpoint != "chat" or len(messages) < at or "cache_control" in request.params or "cache_control" in request.body:
+            return None
+        if any(message.get("content") != text for message, text in zip(messages, whole, strict=False)):
+            return None
+        content = messages[at].get("content") if len(messages) > at else None
+        if self.lead and isinstance(content, str) and content.startswith(self.lead) and content[len(self.lead) :].strip():
+            return self.lead
+        return "" if whole else None
 
 
 class PromptCache:
     """One per lane whose prompts are marked; belongs to the run's loop."""
 
     def __init__(self, beginning: Beginning, *, lifetime: str, clock: Clock, stopper: Stopper) -> None:
-        self._whole, self._lead = beginning.whole, beginning.lead
+        self._beginning = beginning
         self._mark: Mapping[str, str] = {"type": "ephemeral"} if lifetime == "5m" else {"type": "ephemeral", "ttl": lifetime}
         self._keep_seconds = _TTL_SECONDS[lifetime] * _TRUST
         self._warm_until = float("-inf")
@@ -72,21 +87,16 @@ class PromptCache:
 
     def marked(self, request: Request) -> Request:
         """The request with a mark at the end of what it has in common with all others; one that has it not, or has marks of its own, stays as it is."""
+        lead = self._beginning.lead_of(request)
+        if lead is None:
+            return request
         messages = list(request.messages)
-        whole = self._whole
-        at = len(whole)
-        if request.endpoint != "chat" or len(messages) < at or "cache_control" in request.params or "cache_control" in request.body:
-            return request
-        if any(message.get("content") != text for message, text in zip(messages, whole, strict=False)):
-            return request
-        content = messages[at].get("content") if len(messages) > at else None
-        if self._lead and isinstance(content, str) and content.startswith(self._lead) and content[len(self._lead) :].strip():
-            rest = {"type": "text", "text": content[len(self._lead) :]}
-            messages[at] = {**messages[at], "content": [self._block(self._lead), rest]}
-        elif whole:
-            messages[at - 1] = {**messages[at - 1], "content": [self._block(whole[-1])]}
+        at = len(self._beginning.whole)
+        if lead:
+            rest = {"type": "text", "text": messages[at]["content"][len(lead) :]}
+            messages[at] = {**messages[at], "content": [self._block(lead), rest]}
         else:
-            return request
+            messages[at - 1] = {**messages[at - 1], "content": [self._block(self._beginning.whole[-1])]}
         return replace(request, messages=messages)
 
     def _block(self, text: str) -> dict[str, Any]:
@@ -143,6 +153,16 @@ def prompt_cache_of(
     spec: JobSpec, model: ModelSpec, *, counter: Counter, job_id: str, clock: Clock, stopper: Stopper
 ) -> PromptCache | PromptKey | None:
     """How a model's prompts are marked; None where they aren't: another wire, no common beginning that is long enough, or a price of writing that isn't known."""
+    beginning = beginning_kept(spec, model, counter)
+    if beginning is None:
+        return None
+    if model.provider == "openai":
+        return PromptKey(job_id)
+    return PromptCache(beginning, lifetime="1h" if spec.prompt_cache == "1h" else "5m", clock=clock, stopper=stopper)
+
+
+def beginning_kept(spec: JobSpec, model: ModelSpec, counter: Counter) -> Beginning | None:
+    """What a run wants the provider to keep; None where it doesn't ask for that."""
     if model.provider not in {"anthropic", "openai"} or spec.prompt_cache == "off" or spec.endpoint not in {"chat", "responses"}:
         return None
     beginning = Beginning(spec)
@@ -150,7 +170,5 @@ def prompt_cache_of(
         return None
     if model.provider == "openai":
         # Another server may refuse a parameter that it doesn't know.
-        return PromptKey(job_id) if is_own_host("openai", model.base_url or HOSTS["openai"].base_url) else None
-    if model.price is not None and model.price.cache_write is None:
-        return None
-    return PromptCache(beginning, lifetime="1h" if spec.prompt_cache == "1h" else "5m", clock=clock, stopper=stopper)
+        return beginning if is_own_host("openai", model.base_url or HOSTS["openai"].base_url) else None
+    return None if model.price is not None and model.price.cache_write is None else beginning

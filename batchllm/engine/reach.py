@@ -76,8 +76,8 @@ def _where(model: ModelSpec) -> str:
     return f"from {' and '.join(variables)}" if variables else "none is sent"
 
 
-async def endpoint(name: str, model: ModelSpec, access: Access, transport: Transport, scrub: Scrubber) -> list[Check]:
-    """One free call: is the server there, does it take the key, does it have the model, what do its headers and its clock say?"""
+async def endpoint(name: str, model: ModelSpec, access: Access, transport: Transport, scrub: Scrubber, *, job: str = "JOB") -> list[Check]:
+    """One free call: is the server there, does it take the key, does it have the model, what do its headers and its clock say? `job`: how the user names it."""
     about = f"endpoint of {name}"
     base = access.base_url or (OLLAMA_BASE if model.provider == "ollama" else "")
     began = datetime.now(UTC)
@@ -85,20 +85,20 @@ async def endpoint(name: str, model: ModelSpec, access: Access, transport: Trans
     if isinstance(came, Fault):
         return [fail(about, scrub.text(came.message), "check base_url and the network; a run would wait and stop after `outage_seconds`")]
     page = read_list(model.provider, came)
-    checks = [_reached(about, model, page, came.status, scrub)]
+    checks = [_reached(about, model, page, came.status, scrub, job)]
     checks += _limits(about, model, base, came)
     checks += _clock(about, came, began)
     return checks
 
 
-def _reached(about: str, model: ModelSpec, page: Page | Fault, status: int, scrub: Scrubber) -> Check:
+def _reached(about: str, model: ModelSpec, page: Page | Fault, status: int, scrub: Scrubber, job: str) -> Check:
     if isinstance(page, Fault):
         words = f"{status}: {scrub.text(page.message)[:300]}"
         if page.kind in (Kind.AUTH, Kind.MONEY):
             return fail(about, f"the key was refused: {words}", "check the key and what it may use (`api_key_env`)")
         if page.kind in (Kind.RATE, Kind.OVERLOAD, Kind.RAMP, Kind.QUOTA_DAY):
             return warn(about, f"there, but says not now: {words}")
-        return warn(about, f"there, but has no list of models ({words}): the key was not checked", "batchllm try JOB asks one row")
+        return warn(about, f"there, but has no list of models ({words}): the key was not checked", f"batchllm try {job} asks one row")
     ids = [served.id for served in page.models]
     if model.model == NO_MODEL or page.after is not None or _listed(model.model, ids):
         return ok(
@@ -110,7 +110,7 @@ def _reached(about: str, model: ModelSpec, page: Page | Fault, status: int, scru
             else "key accepted",
         )
     shown = ", ".join(ids[:_SHOWN_MODELS]) + (f" and {len(ids) - _SHOWN_MODELS} more" if len(ids) > _SHOWN_MODELS else "")
-    return warn(about, f"key accepted, but {model.model!r} is not among its models ({shown or 'none'})", "batchllm models JOB lists them")
+    return warn(about, f"key accepted, but {model.model!r} is not among its models ({shown or 'none'})", f"batchllm models {job} lists them")
 
 
 def _listed(model: str, ids: list[str]) -> bool:

@@ -99,8 +99,12 @@ def of_samples(told: str, count: int | None) -> str:
 
 def seeded(request: Request, nth: int) -> Request:
     """The request for the nth answer: a seed, if there is one, is another one each time, or all answers would be the same."""
-    seed = request.params.get("seed")
-    return request if nth == 0 or not isinstance(seed, int) else replace(request, params={**request.params, "seed": seed + nth})
+    if nth == 0:
+        return request
+    own, raw = request.params.get("seed"), request.body.get("seed")
+    if isinstance(own, int):
+        request = replace(request, params={**request.params, "seed": own + nth})
+    return replace(request, body={**request.body, "seed": raw + nth}) if isinstance(raw, int) else request
 
 
 def _parsed(answer: Answer) -> Any:

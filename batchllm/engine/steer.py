@@ -22,7 +22,7 @@ from batchllm.engine.setup import Access, Lanes, cap_of, check_money
 from batchllm.engine.steer_keys import FIXED, changeable, shown, value_at
 from batchllm.spec import JobSpec, deadline_utc, parse_set
 from batchllm.store.intake import finished_among
-from batchllm.store.settle import Part, Settled, last_settlement, open_attempts, settle, sum_anew
+from batchllm.store.settle import MOST_BILLED_PICO, Part, Settled, last_settlement, open_attempts, settle, sum_anew
 from batchllm.store.store import reopen
 
 if TYPE_CHECKING:
@@ -285,8 +285,8 @@ class Steering:
         return {"said": [], "rows": len(found)}
 
     async def _settle(self, word: str, sum_pico: int | None, *, simulated: bool) -> dict[str, Any]:
-        if sum_pico is not None and (not isinstance(sum_pico, int) or sum_pico < 0):
-            raise SpecError("a sum can't be negative")
+        if sum_pico is not None and (not isinstance(sum_pico, int) or not 0 <= sum_pico <= MOST_BILLED_PICO):
+            raise SpecError("a sum can't be negative, nor above a million dollars")
         now = self._run.clock.utc()
 
         parts: list[Part] = []

@@ -40,6 +40,10 @@ class Summary:
     """Known spend over the store's whole life; simulated dollars when every model is simulated."""
     reserved_usd: float
     """Held back for attempts that may have been billed."""
+    simulated: bool = False
+    """Whether these two are simulated dollars."""
+    simulated_cost_usd: float | None = None
+    """What simulated models cost beside real ones; None where there was only one kind."""
     tokens: Tokens
     attempts: int
     requests: int
@@ -70,6 +74,7 @@ class Summary:
             "rows": {"total": self.rows.total, "ok": self.rows.ok, "failed": self.rows.failed, "pending": self.rows.pending},
             "cost_usd": self.cost_usd,
             "reserved_usd": self.reserved_usd,
+            "simulated_cost_usd": self.simulated_cost_usd,
             "tokens": {
                 "input": self.tokens.input,
                 "output": self.tokens.output,

@@ -262,14 +262,16 @@ class Weather:
         outage = lane.outage
         if lane.outage.down and self._retry.on_outage == "fallback" and not lane.queue.waiters:
             return  # whoever could go elsewhere went; only rows that can't are still at the door
-        if any(not key.outage.streak and key.out is None for key in lane.keys):
+        if not outage.streak or any(not key.outage.streak and key.out is None for key in lane.keys):
             return  # another key works
-        if outage.streak and now - outage.first_at >= self._retry.outage_seconds:
+        # A fault of another key, however old this one's trouble is, begins a trouble of the model only then.
+        since = max(key.outage.first_at for key in lane.keys if key is lane or key.out is None)
+        if now - since >= self._retry.outage_seconds:
             self._stopper.set(
                 Stop(
                     exit_code=4,
                     stopped_by="outage",
-                    message=f"{lane.label} {what} for {_span(now - outage.first_at)} ({outage.words}); no row failed by it - run again when it is back",
+                    message=f"{lane.label} {what} for {_span(now - since)} ({outage.words}); no row failed by it - run again when it is back",
                 )
             )
 
@@ -278,7 +280,7 @@ class Weather:
         outage, now = lane.outage, self._clock.now()
         since, outage.looked_at = outage.looked_at, now
         if outage.down:
-            if lane.queue.waiters and lane.queue.blocked_by in _NO_PROBE:
+            if any(key.queue.waiters and key.queue.blocked_by in _NO_PROBE for key in lane.keys):
                 outage.first_at += now - max(since, outage.first_at)
             self._watch(lane, now, "is down")
 

@@ -14,6 +14,9 @@ from batchllm.core.secret import Secret
 from batchllm.core.wire import HttpReply
 from batchllm.providers.envelope import SHOWN, header_text, read_error
 
+_MOST_DIGITS = 20
+"""Of an integer of 64 bits, with its sign."""
+
 
 def plain(value: Any) -> Any:
     """For orjson: mappings and sequences of other types than dict and list. TypeError for what is no JSON."""
@@ -36,21 +39,31 @@ def _salvaged(body: bytes | str) -> Any:
     import json
 
     try:
-        data = json.loads(body.decode("utf-8-sig") if isinstance(body, bytes) else body)
+        data = json.loads(body.decode("utf-8-sig") if isinstance(body, bytes) else body, parse_int=_number)
         whole = json.dumps(data, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return json.loads(whole)
     except (ValueError, RecursionError):
         return None
 
 
+def _number(text: str) -> int | float:
+    """As strict JSON reads it: an integer beyond 64 bits is a float, or nobody could write it down again."""
+    if len(text) <= _MOST_DIGITS and -(2**63) <= (number := int(text)) < 2**64:
+        return number
+    return float(text)
+
+
 def json_of(value: Any) -> str:
-    """Parsed JSON as JSON text again, whatever numbers a salvaged body brought. Never raises."""
+    """Parsed JSON as JSON text again, whatever numbers a salvaged body brought. Never raises: what is nested too deep becomes a text that is no JSON."""
     try:
         return dumps(value).decode()
     except TypeError:
         import json
 
-        return json.dumps(value)
+        try:
+            return json.dumps(value)
+        except RecursionError:
+            return "(nested too deep)"
 
 
 def arguments_of(function: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,9 +6,11 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from batchllm.core.errors import SpecError
+from batchllm.core.nouns import Code
 from batchllm.report.fixes import Fix, fix_of
 from batchllm.report.gather import InputRows
 from batchllm.report.text import clean, rows
@@ -69,8 +71,8 @@ class Cause:
         }
 
 
-def causes(reader: StoreReader, source: InputRows | None, *, job: str, models: Sequence[str] = ()) -> list[Cause]:
-    """All causes, most rows first. `job` is how the user names the job, `models` the names in its spec."""
+def causes(reader: StoreReader, source: InputRows | None, *, job: str, windows: Mapping[str, int | None] = MappingProxyType({})) -> list[Cause]:
+    """All causes, most rows first. `job` is how the user names the job; `windows` has the models of its spec and how much they take, as far as that is known."""
     with snapshot(reader):
         groups = error_groups(reader.connection)
         places = _places(reader, source, ((key, row) for group in groups for key, row, _, _ in group["examples"]))
@@ -83,7 +85,7 @@ def causes(reader: StoreReader, source: InputRows | None, *, job: str, models: S
                 for _, row, custom_id, message in group["examples"]
             ),
             fix=fix_of(group["code"]),
-            commands=_commands(group, job=job, alone=per_code[group["code"]] == 1, models=models),
+            commands=_commands(group, job=job, alone=per_code[group["code"]] == 1, windows=windows),
         )
         for group in groups
     ]
@@ -105,18 +107,24 @@ def _places(reader: StoreReader, source: InputRows | None, wanted: Iterable[tupl
     return places
 
 
-def _commands(group: Mapping[str, Any], *, job: str, alone: bool, models: Sequence[str]) -> tuple[str, ...]:
+def _commands(group: Mapping[str, Any], *, job: str, alone: bool, windows: Mapping[str, int | None]) -> tuple[str, ...]:
     code, step = group["code"], fix_of(group["code"]).next
     if step == "run":
         return (f"batchllm run {job}",)
     pick = f"--code {code}" if alone else f"--where {shlex.quote(_condition(group))}"
     if step == "model":
-        others = [name for name in models if name != group["model"]]
-        if others or not models:
+        others = _others(group, windows)
+        if others or not windows:
             return (f"batchllm retry {job} {pick} --model {others[0] if len(others) == 1 else 'NAME'}", f"batchllm run {job}")
     if alone:
         return (f"batchllm run {job} --retry-failed {code}",)
     return (f"batchllm retry {job} {pick}", f"batchllm run {job}")
+
+
+def _others(group: Mapping[str, Any], windows: Mapping[str, int | None]) -> list[str]:
+    """Models that may take what this one didn't: of prompts that were too long for it, none that is known to take no more."""
+    least = windows.get(group["model"]) if group["code"] == Code.TOO_LONG else None
+    return [name for name, window in windows.items() if name != group["model"] and (least is None or window is None or window > least)]
 
 
 def _condition(group: Mapping[str, Any]) -> str:

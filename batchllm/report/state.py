@@ -53,6 +53,8 @@ class JobState:
     """Whether the sums are simulated dollars."""
     cost_pico: int | None
     reserved_pico: int
+    simulated_pico: int | None
+    """What simulated models cost beside real ones; None where there was only one kind."""
     cap_pico: int | None
     """Of the last run."""
     tokens: Mapping[str, int]
@@ -106,6 +108,7 @@ class JobState:
             "rows": {"total": self.rows.total, "ok": self.rows.ok, "failed": self.rows.failed, "pending": self.rows.pending},
             "cost_usd": usd_from_pico(self.cost_pico) if self.cost_pico is not None else None,
             "reserved_usd": usd_from_pico(self.reserved_pico),
+            "simulated_cost_usd": usd_from_pico(self.simulated_pico) if self.simulated_pico is not None else None,
             "tokens": dict(self.tokens),
             "attempts": self.attempts,
             "retries": self.retries,
@@ -186,6 +189,7 @@ def read_state(reader: StoreReader, *, results: str | None, now_utc: float) -> J
         simulated=sums["simulated"],
         cost_pico=sums["cost_pico"],
         reserved_pico=sums["reserved_pico"],
+        simulated_pico=sums["simulated_beside"],
         cap_pico=run.get("cap_pico"),
         tokens={name: numbers[name] for name in _TOKENS},
         attempts=numbers["attempts"],

@@ -67,7 +67,8 @@ def one_line(state: JobState) -> str:
 
 def _spent(state: JobState) -> str:
     words = money_words(state.cost_pico, state.reserved_pico, simulated=state.simulated) + unpriced_words(state.cost_pico, state.unpriced)
-    return f"{words} of {text_usd(state.cap_pico)}" if state.cap_pico is not None else words
+    words = f"{words} of {text_usd(state.cap_pico)}" if state.cap_pico is not None else words
+    return words if state.simulated_pico is None else f"{words}, and {text_usd(state.simulated_pico)} simulated"
 
 
 def _budget_rows(state: JobState) -> Iterator[tuple[str, str]]:

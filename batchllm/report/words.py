@@ -95,12 +95,13 @@ def summary_lines(summary: Summary, *, job: str, simulated: bool) -> list[str]:
     """The whole summary. `job` is how the user names the job on the command line, flags such as --simulate included."""
     spent = None if summary.cost_usd is None else pico_from_usd(summary.cost_usd)
     tokens = {name: getattr(summary.tokens, name) for name in ("input", "output", "cached_input", "cache_write", "reasoning")}
+    beside = "" if summary.simulated_cost_usd is None else f", and {text_usd(pico_from_usd(summary.simulated_cost_usd))} simulated"
     none_new = summary.sent_nothing and summary.attempts > 0
     table = [("rows", row_words(summary.rows, summary.shared))]
     if summary.errors:
         table.append(("errors", error_words(summary.errors)))
     table += [
-        ("spent", money_words(spent, pico_from_usd(summary.reserved_usd), simulated=simulated) + unpriced_words(spent, summary.unpriced)),
+        ("spent", money_words(spent, pico_from_usd(summary.reserved_usd), simulated=simulated) + unpriced_words(spent, summary.unpriced) + beside),
         ("tokens", token_words(tokens)),
         (
             "sent",
@@ -119,7 +120,7 @@ def summary_lines(summary: Summary, *, job: str, simulated: bool) -> list[str]:
 
 def wants_more_money(message: str | None) -> bool:
     """Whether it is the budget of the store's whole life that is used up: one of a day opens again, one of tokens isn't raised by dollars."""
-    return message is None or not ("opens again at" in message or "raise budget." in message)
+    return message is None or "raise budget.usd to" in message or not ("opens again at" in message or "raise budget." in message)
 
 
 def next_steps(summary: Summary, *, job: str) -> Iterator[str]:

@@ -2,13 +2,15 @@
 
 The rules, in order: a refusal or a filter fails the row, same model never again. An answer cut by the token cap is kept (`on_length: ok`) unless nothing but
 blanks came; `fail` and `retry` take none that was cut. An answer that stopped by itself is kept even when it is empty: models do answer nothing. A finish that
-nobody knows is kept when there is text or a tool call, else it is a reply that can't be understood. An answer that says "tool" and has neither call nor text is that too.
+nobody knows is kept when there is text or a tool call, else it is a reply that can't be understood. An answer that says "tool" and has neither call nor text is that too,
+and one whose calls no store could hold.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+from batchllm.core.json import DEEPEST, is_too_deep
 from batchllm.core.nouns import Code, Fault, Kind, Reply, RowError
 
 OK_STATUS = 200
@@ -33,6 +35,8 @@ def judge(reply: Reply, *, on_length: Literal["ok", "retry", "fail"]) -> RowErro
         return RowError(code=Code.REFUSED, message=words[:500], http_status=OK_STATUS, provider_code=reply.finish_raw)
     if reply.finish == "error":
         return _unusable(reply, Kind.CUT, f"the answer was broken off by the server (finish {reply.finish_raw!r})")
+    if reply.tool_calls and is_too_deep(reply.tool_calls):
+        return _unusable(reply, Kind.PROTOCOL, f"tool calls that are nested more than {DEEPEST} levels deep can't be kept")
     has_text = bool(reply.text) and not (reply.text or "").isspace()
     if reply.finish == "length":
         empty = not has_text and not reply.tool_calls

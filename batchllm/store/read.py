@@ -145,7 +145,7 @@ class StoreReader:
 
 
 def money(connection: sqlite3.Connection) -> dict[str, Any]:
-    """Sums over all attempts. Real dollars, unless every attempt was simulated."""
+    """Sums over all attempts. Real dollars, unless every attempt was simulated; `simulated_beside`: what was simulated beside them."""
     sums = {
         bool(simulated): (cost, reserved, maybe, unpriced)
         for simulated, cost, reserved, maybe, unpriced in connection.execute(
@@ -156,6 +156,7 @@ def money(connection: sqlite3.Connection) -> dict[str, Any]:
     }
     simulated = bool(sums) and False not in sums
     cost, reserved, maybe, unpriced = sums.get(simulated, (None, None, None, None))
+    beside = None if simulated or True not in sums else sums[True][0] or 0
     if unpriced and not cost:
         cost = None  # the zeros of refused requests are no sum: unknown is not zero
     (superseded,) = connection.execute(
@@ -169,6 +170,7 @@ def money(connection: sqlite3.Connection) -> dict[str, Any]:
         "maybe": maybe or 0,
         "superseded_pico": superseded or 0,
         "unpriced": unpriced or 0,
+        "simulated_beside": beside,
     }
 
 

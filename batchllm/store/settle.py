@@ -11,6 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+MOST_BILLED_PICO = 10**18
+"""A million dollars. What is larger is a slip, and a few such sums are more than SQLite can add up: the store could not be opened any more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:

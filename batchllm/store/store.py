@@ -19,6 +19,7 @@ from batchllm.store.lock import StoreLock
 from batchllm.store.records import OK, PENDING, Committed, Deployment, Totals
 from batchllm.store.samples import forget_samples
 from batchllm.store.schema import UNPRICED
+from batchllm.store.settle import sum_anew
 from batchllm.store.twins import stop_sharing_failure
 from batchllm.store.views import create_answers
 from batchllm.store.writer import InlineWriter, MakeWriter, ThreadWriter, Writer, explain
@@ -163,6 +164,9 @@ class Store:
     def _recover(self) -> None:
         # What a dead run had in flight may have been executed and billed: its reservation stays until `settle`.
         self.connection.execute("UPDATE attempt_log SET outcome = 'cancelled', billed = 'maybe', counted = 0 WHERE outcome = 'in_flight'")
+        if self.connection.execute("SELECT 1 FROM runs WHERE ended_at IS NULL AND EXISTS (SELECT 1 FROM settlements)").fetchone() is not None:
+            # Attempts that were settled while a run was at work on their rows: it would have summed these up at its end.
+            self.transaction(lambda connection: sum_anew(connection, after=0))
         self.connection.execute("UPDATE runs SET ended_at = coalesce(seen_at, started_at) WHERE ended_at IS NULL")
 
     # What a run asks before it starts; the writer isn't there yet.

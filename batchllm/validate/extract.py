@@ -28,6 +28,14 @@ def extract(text: str, *, objects_only: bool = False) -> Any:
 
     Leading `<think>` blocks of open models are passed over.
     """
+    value = _extracted(text, objects_only=objects_only)
+    # Counted first: only a model that repeats itself comes near it.
+    if text.count("{") + text.count("[") > json.DEEPEST and json.is_too_deep(value):
+        raise NotJSON(f"the JSON is nested more than {json.DEEPEST} levels deep")
+    return value
+
+
+def _extracted(text: str, *, objects_only: bool) -> Any:
     text = text.lstrip("\ufeff")
     try:
         return json.loads(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -182,6 +183,15 @@ def test_the_providers_own_cost(usage, headers, usd):
 )
 def test_a_paid_answer_is_not_lost_to_a_strict_parser(body, text):
     assert CODEC.decode(HttpReply(status=200, body=body)).text == text
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 40, "-" + "9" * 20, "18446744073709551616", "1" + "0" * 5000, "18446744073709551615", "-7"])
+def test_numbers_of_a_salvaged_answer_can_be_written_down(number):
+    call = b'{"id":"a","type":"function","function":{"name":"f","arguments":"{}"},"x":%s}' % number.encode()
+    body = b'{"choices":[{"finish_reason":"tool_calls","message":{"content":"half \\ud83d","tool_calls":[%s]}}]}' % call
+    reply = CODEC.decode(HttpReply(status=200, body=body))
+    assert b'"name":"f"' in orjson.dumps(reply.tool_calls)
+    assert isinstance(reply.tool_calls[0]["x"], int) == (number in {"18446744073709551615", "-7"})
 
 
 @pytest.mark.parametrize(

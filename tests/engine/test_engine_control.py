@@ -274,6 +274,7 @@ def test_a_change_that_is_wrong_changes_nothing(world, changes, words):
         ({"do": "retry", "rows": list(range(6000))}, "at most"),
         ({"do": "settle", "word": "x", "sum_pico": -1}, "can't be negative"),
         ({"do": "settle", "word": "x", "sum_pico": "1"}, "can't be negative"),
+        ({"do": "settle", "word": "x", "sum_pico": 10**19}, "nor above a million"),
     ],
 )
 def test_nothing_else_is_ever_done(world, request_, words):

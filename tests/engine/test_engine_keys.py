@@ -174,3 +174,21 @@ def test_embeddings_go_by_all_keys(tmp_path):
 def test_keys_that_are_no_pool_are_refused(tmp_path, environ, words):
     with pytest.raises(SpecError, match=words):
         Pool(tmp_path).run(1, environ=environ)
+
+
+GONE = Fault(kind=Kind.UNREACHABLE, message="connection refused", billed="no", counts=False)
+
+
+def test_a_key_that_was_down_is_probed_and_used_again(tmp_path):
+    pool = Pool(tmp_path, script=lambda key, _nth: GONE if key == A and pool.clock.now() < 20 else None)
+    summary = pool.run(1200)
+    assert (summary.exit_code, summary.rows.ok) == (0, 1200)
+    assert any("m (A) is back" in note for note in pool.notes)
+    assert summary.seconds < 100, "B alone needs 120 s"
+
+
+def test_the_model_is_down_since_the_last_of_its_keys_is(tmp_path):
+    pool = Pool(tmp_path, script=lambda key, _nth: GONE if key == A or pool.clock.now() > 30 else None)
+    summary = pool.run(1200, retry={"outage_seconds": 60})
+    assert (summary.exit_code, summary.stopped_by) == (4, "outage")
+    assert 88 < summary.seconds < 100

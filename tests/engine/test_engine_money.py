@@ -46,7 +46,7 @@ def test_the_bill_never_passes_the_cap_and_uses_it_up(world, watched, sim, concu
     assert spent + reserved >= 0.95 * 10**10
     assert watched
     assert watched[0].held_pico == 0
-    assert "--budget" in (summary.message or "")
+    assert "raise budget.usd" in (summary.message or "")
 
 
 def test_a_larger_cap_goes_on_and_counts_what_was_spent(world, watched):
@@ -317,3 +317,21 @@ def test_views_show_null_where_costs_are_unknown(world):
     for view in ("spend_by_model", "spend_by_day", "spend_by_route"):
         assert w.sql(f"SELECT sum(attempts), max(cost_usd), sum(unpriced) FROM {view}") == [(4, None, 3)]
     assert w.sql("SELECT cost_usd FROM summary") == [(None,)]
+
+
+def test_real_and_simulated_dollars_are_summed_apart(world):
+    real = {
+        "provider": "openai-compatible",
+        "model": "x",
+        "base_url": "http://127.0.0.1:1/v1",
+        "api_key_env": "none",
+        "price": {"input": 1, "output": 2},
+    }
+    models = {"m": {}, "r": real}
+    w = world(20, scripts={"r": Scripted(lambda *_: (0.1, good()))}, models=models, routes=[{"use": {"m": 50, "r": 50}}])
+    summary = w.run()
+    by_model = dict(w.sql("SELECT model, cost_usd FROM spend_by_model"))
+    assert not summary.simulated
+    assert (summary.cost_usd, summary.simulated_cost_usd) == (pytest.approx(by_model["r"]), pytest.approx(by_model["m"]))
+    alone = world(5, store="other.db").run()
+    assert (alone.simulated, alone.simulated_cost_usd) == (True, None)

@@ -12,8 +12,11 @@ from batchllm.core.errors import SpecError
 from batchllm.core.nouns import Request
 from batchllm.core.virtual import VirtualClock, run_virtual
 from batchllm.core.wire import HttpReply
+from batchllm.engine import RunOptions
+from batchllm.engine.plan import plan_job
 from batchllm.engine.prompt_cache import PromptKey, prompt_cache_of
 from batchllm.engine.stop import Stopper
+from batchllm.report.plan import as_dict
 from batchllm.spec import ModelSpec, build
 from batchllm.tokens import counter
 
@@ -198,3 +201,33 @@ def test_openai_gets_a_key_at_its_own_host_only():
     own = Request(endpoint="chat", messages=(), params={"prompt_cache_key": "mine"})
     assert key.marked(own) is own
     assert made(base_url="http://localhost:1/v1", api_key_env="none") is None
+
+
+def test_a_plan_counts_what_will_be_read(world, tmp_path):
+    """Written once and read by all others: expected so, never counted on for the most."""
+
+    def plan(rules: str = RULES, **keys: Any) -> dict[str, Any]:
+        w, _ = claude(world, 50, prompt={"system": rules, "user": "{{ text }}"}, request={"max_tokens": 10}, **keys)
+        return as_dict(plan_job(build(w.keys, folder=w.folder), {}, RunOptions(), utc=1_795_219_200.0))
+
+    long = RULES * 3
+    kept, unkept = plan(long), plan(long, prompt_cache="off")
+    tokens = counter("anthropic", "claude-sonnet-5-5", base_url=CLAUDE["base_url"]).estimate([{"role": "user", "content": long}], {})
+    assert unkept["cost_usd"]["expected"] - kept["cost_usd"]["expected"] == pytest.approx((49 * (3 - 0.3) - 0.75) * tokens / 1e6, rel=0.01)
+    assert kept["cost_usd"]["worst"] == unkept["cost_usd"]["worst"]
+    assert any("read from the provider's cache" in note for note in kept["notes"])
+    assert {saving["by"] for saving in kept["savings"]} & {"prompt_cache"} == set()
+    assert {saving["by"] for saving in unkept["savings"]} >= {"prompt_cache"}
+    # What not every model keeps is no more than a saving that may come.
+    short = plan()
+    assert short["cost_usd"]["expected"] == plan(prompt_cache="off")["cost_usd"]["expected"]
+    assert {saving["by"] for saving in short["savings"]} >= {"prompt_cache"}
+
+
+def test_a_plan_believes_the_store(world):
+    """A beginning that few models keep is counted where earlier answers show that this one does."""
+    w, _ = claude(world, 50)
+    w.run(RunOptions(limit=10))
+    told = as_dict(plan_job(build(w.keys, folder=w.folder), {}, RunOptions(), utc=1_795_219_200.0))
+    assert told["models"]["m"]["rows"] == 40
+    assert told["cost_usd"]["expected"] == pytest.approx(40 * (50 * 3 + 2000 * 0.3 + 5 * 15) / 1e6, rel=0.1)

@@ -329,3 +329,31 @@ def test_what_came_on_top_so_far_is_told(tmp_path: Path) -> None:
     assert plan.stored.on_top is not None
     assert plan.stored.on_top > 0.3
     assert any("further attempts" in note and "what first ones did" in note for note in plan.notes)
+
+
+def test_what_was_used_of_a_day_is_taken_off(tmp_path: Path) -> None:
+    model = {"limits": {"rpm": 6000, "rpd": 200}, "simulator": {"latency_ms": 100}}
+    world = World(tmp_path, texts(600), models={"m": model})
+    world.run(RunOptions(limit=150))
+    # 50 are left of today's 200 for the other 450 rows.
+    assert (planned(world).limited_by, planned(world).seconds) == ("rpd", pytest.approx(2 * 86_400, rel=0.01))
+    assert planned(world, RunOptions(limit=200)).seconds < 60
+    known = world.keys["models"]["m"]
+    gemini = {**known, "simulator": {"latency_ms": 100, "accounting": "gemini"}}
+    # Its day begins at midnight in California (8:00 UTC in winter), with all of the limit.
+    assert planned(world, models={"m": gemini}).seconds == 8 * 3600 + 86_400
+    free = {**known, "limits": {"rpm": 6000}}
+    spent = planned(world).stored.spent_pico or 0
+    rest = planned(world).total("expected_pico") or 0
+    cap = {"usd_per_day": (spent + rest / 4) / 1e12, "when_used_up": "wait"}
+    more = planned(world, models={"m": free}, budget=cap)
+    assert (more.limited_by, more.seconds) == ("budget", 2 * 86_400)
+    group = {"all": {"models": ["m"], "usd_per_day": cap["usd_per_day"]}}
+    same = planned(world, models={"m": free}, limit_groups=group, budget={"when_used_up": "wait"})
+    assert (same.limited_by, same.seconds) == ("budget", more.seconds)
+    assert same.binding is not None
+    assert same.binding.budget == "limit_groups.all.usd_per_day"
+    # A cap that today's rows have used up to a quarter of what is left stops the run there.
+    stops = planned(world, models={"m": free}, budget={"usd_per_day": cap["usd_per_day"]})
+    assert stops.stopped_by == "budget"
+    assert stops.stopped_at == pytest.approx(450 / 4, rel=0.15)

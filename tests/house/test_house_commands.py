@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 import pytest
 from click.testing import CliRunner
 from commands import commands_in, parse
 
 from batchllm.cli import COMMANDS, NOT_YET, cli
+from batchllm.engine.steer_keys import KEYS
 
 
 @pytest.mark.parametrize("name", [None, *COMMANDS])
@@ -21,6 +24,11 @@ def test_help_has_examples_that_parse(name: str | None) -> None:
     assert any(words[1] == (name or words[1]) for words in examples), f"no example of batchllm {name} in its --help"
     for words in examples:
         parse(words)
+
+
+def test_the_help_of_set_names_every_key() -> None:
+    told = CliRunner().invoke(cli, ["set", "--help"], prog_name="batchllm", max_content_width=400).output.partition("Keys:")[2]
+    assert [key for key in KEYS if not re.search(rf"\b{key.split('.')[-1]}\b", told)] == []
 
 
 def test_a_command_shows_its_help_by_h() -> None:

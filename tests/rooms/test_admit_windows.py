@@ -119,12 +119,16 @@ def test_who_can_never_be_paid_for_makes_way():
 
 def test_a_day_bucket_gives_a_whole_day_at_once_and_takes_a_day_to_refill():
     bucket = DayBucket("rpd", limit=100, now=0.0)
-    for _ in range(100):
+    for _ in range(99):
         assert bucket.wait_seconds(1, 0.0) == 0.0
         bucket.take(1)
-    assert bucket.wait_seconds(1, 0.0) == pytest.approx(864)
-    bucket.set_limit(50, 0.0)
-    assert bucket.level == -50
+    # A second's refill is kept back.
+    assert bucket.wait_seconds(1, 0.0) == pytest.approx(1)
+    assert bucket.wait_seconds(1, 1.0) == 0.0
+    bucket.take(1)
+    assert bucket.wait_seconds(1, 1.0) == pytest.approx(864)
+    bucket.set_limit(50, 1.0)
+    assert bucket.level == pytest.approx(-50, abs=0.01)
     bucket.correct(10, 86_400 * 4)
     assert (bucket.capacity, bucket.level) == (50, 10)
 

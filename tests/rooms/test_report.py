@@ -259,3 +259,8 @@ def test_which_display(monkeypatch, tty, term, flags, kind):
 
 def test_every_limit_of_the_contract_has_words():
     assert set(LIMITED_BY) == {"rpm", "tpm", "itpm", "otpm", "rpd", "tpd", "concurrency", "budget", "pause", "latency", "input"}
+
+
+def test_real_and_simulated_dollars_are_told_apart():
+    lines = summary_lines(replace(SUMMARY, simulated_cost_usd=0.5), job="r.yaml", simulated=False)
+    assert any(line.startswith("  spent") and line.endswith(", and $0.500 simulated") for line in lines)

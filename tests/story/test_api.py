@@ -576,7 +576,7 @@ def test_rows_that_ask_something_else_than_before(tmp_path):
     other = [{"custom_id": "a", "text": "one"}, {"custom_id": "b", "text": "another"}]
     batchllm.run(job(tmp_path), rows=rows)
     assert batchllm.run(job(tmp_path), rows=rows).attempts == 2
-    with pytest.raises(batchllm.Stopped, match="on-change") as caught:
+    with pytest.raises(batchllm.Stopped, match=r'say what to do: on_change="rerun" or on_change="keep"') as caught:
         asyncio.run(collected(other, job(tmp_path)))
     assert caught.value.summary.exit_code == 2
     assert batchllm.run(job(tmp_path, on_change="keep"), rows=other).attempts == 2
@@ -644,7 +644,7 @@ def test_map_keeps_the_order_and_goes_on_in_a_store(tmp_path):
 def test_map_that_stops_early(tmp_path):
     items = [f"word {i}" for i in range(40)]
     keys = {"request": {"max_tokens": 10}, "store": tmp_path / "s.db", "concurrency": 2}
-    with pytest.raises(batchllm.Stopped, match="call again") as caught:
+    with pytest.raises(batchllm.Stopped, match=r"raise budget_usd to go on.*call again") as caught:
         batchllm.map(items, "simulated", budget_usd=0.00002, **keys)
     stopped = caught.value
     assert (len(stopped.results), stopped.summary.stopped_by, stopped.summary.exit_code) == (40, "budget", 3)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from story_world import Asked, Said, SimulatorProcess, World, answer, simulator, stub
 
-from batchllm.cli import main
+from batchllm.cli import main, run
+from batchllm.core.events import RowsCompared
 
 KEY = "sk-right-key-1234"
 
@@ -131,6 +134,35 @@ def test_init_with_bad_input_writes_nothing(cli, args, words):
     assert code == 2
     assert words in err
     assert not list(cli.folder.glob("*.yaml"))
+
+
+@pytest.mark.parametrize(("said", "code", "words"), [(KeyboardInterrupt, 130, "interrupted"), (EOFError, 2, "no answer: stdin has ended")])
+def test_leaving_a_question(cli, monkeypatch, said, code, words):
+    def leave(_question: str) -> str:
+        raise said
+
+    write(cli.folder, "reviews.csv", CSV)
+    monkeypatch.setattr("click.termui.visible_prompt_func", leave)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    left = cli("init", "reviews.csv")
+    assert (left[0], left[2].splitlines()[-1]) == (code, words)
+    assert "Aborted" not in left[2]
+    assert not list(cli.folder.glob("*.yaml"))
+
+
+def test_ctrl_c_reaches_the_question_of_a_run(monkeypatch):
+    """The loop waits for the answer, so the run's own way of hearing Ctrl-C is deaf meanwhile."""
+    before = signal.getsignal(signal.SIGINT)
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    monkeypatch.setattr("click.prompt", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run._ask(RowsCompared(new=0, changed=1, removed=0, unchanged=0))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 # try
@@ -287,6 +319,7 @@ def test_a_doctor_finds_nothing_wrong(cli, keyed: SimulatorProcess):
     assert found["ok", "key of m"] == "from MY_KEY"
     assert "within" in found["ok", "clock"]
     assert ("warn", "endpoint of m") in found  # the simulator lists its own models only
+    assert "batchllm models job.yaml lists them" in out
     assert KEY not in out + err
 
 
@@ -320,6 +353,41 @@ def test_a_doctor_sees_a_dead_server_and_a_wrong_clock(cli):
     code, _, err = cli("doctor", "job.yaml")
     assert code == 1
     assert "fail  endpoint of m: can't connect to 127.0.0.1:9" in err
+
+
+# errors
+
+
+def test_no_smaller_model_for_what_was_too_long(cli):
+    write(cli.folder, "rows.jsonl", '{"q": "one"}\n' + json.dumps({"q": "word " * 100}) + "\n")
+    spec = """
+input: rows.jsonl
+prompt: "{{ q }}"
+request: {max_tokens: 10}
+context: {reserve: 10}
+models:
+  a: {provider: simulated, context_window: 60}
+  small: {provider: simulated, context_window: 50}
+  large: {provider: simulated, context_window: 5000}
+routes: [{use: a}]
+"""
+    write(cli.folder, "job.yaml", spec)
+    assert cli("run", "job.yaml", "--quiet")[0] == 1
+    assert "--code too_long --model large\n" in cli("errors", "job.yaml")[2]
+    write(cli.folder, "job.yaml", "\n".join(line for line in spec.splitlines() if "large" not in line))
+    assert "small" not in cli("errors", "job.yaml")[2]
+
+
+def test_a_label_without_its_quotes(cli):
+    write(cli.folder, "rows.jsonl", '{"q": "one"}\n{"q": "two"}\n')
+    write(cli.folder, "job.yaml", 'input: rows.jsonl\nprompt: "{{ q }}"\nmodels: {a: {provider: simulated}}\noutput: {choices: [bug]}\n')
+    assert cli("run", "job.yaml", "--quiet")[0] == 0
+    for command in ("export", "retry"):
+        code, out, err = cli(command, "job.yaml", "--where", "status = 'ok' and parsed = 'bug'")
+        assert (code, out) == (0, "")
+        assert "write json_extract(parsed, '$') = 'bug' instead of parsed = 'bug'" in err
+    assert len(cli("export", "job.yaml", "--where", "json_extract(parsed, '$') = 'bug'")[1].splitlines()) == 2
+    assert "JSON" not in cli("export", "job.yaml", "--where", "parsed = '\"none\"'")[2]
 
 
 # models
