@@ -192,6 +192,9 @@ _MEANINGS = {
     "input": "kept input columns as JSON (`output.keep`)",
     "tool_calls": "JSON in OpenAI's form",
     "attempt_id": "number of the attempt in this store",
+    "samples": "with `samples`: all answers of the row as JSON, each with `output`, `parsed` and `finish_reason`; else null",
+    "agreement": "with `output.vote`: the part of them that voted for the result",
+    "key_env": "the variable that holds its key, where a model has several",
     "attempt": "counts a row's attempts, from 1",
     "kind": "`first`, `retry`, `repair`, `fallback`, `escalation`, `turn`",
     "started_at": "UTC, ISO 8601; sent right after it was committed",
@@ -256,7 +259,8 @@ _TABLES = {
     "settlements": "What `settle` was told.",
     "changes": "What was changed while runs were on (`set`, `pause`...).",
     "learnt": "What answers taught about each model: token ratio, output lengths.",
-    "batches": "Batches at the provider.",
+    "samples": "With `samples`: each good answer of a row, as it came.",
+    "batches": "Batches at the provider; nothing fills it yet.",
 }
 
 

@@ -62,14 +62,17 @@ class Charging:
 _OPENAI = Charging()
 _ANTHROPIC = Charging(output="expected", cached_free=True)
 _GEMINI = Charging(output="none", day="california")
-_BY_HOST = {"api.groq.com": Charging(cached_free=True), "api.anthropic.com": _ANTHROPIC, "generativelanguage.googleapis.com": _GEMINI}
+_GROQ = Charging(cached_free=True)
 _AZURE = Charging(settled=False)
+_BY_HOST = {"api.groq.com": _GROQ, "api.anthropic.com": _ANTHROPIC, "generativelanguage.googleapis.com": _GEMINI}
 _AZURE_HOSTS = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
-_BY_PROVIDER = {"openai": _OPENAI, "anthropic": _ANTHROPIC, "gemini": _GEMINI}
+_BY_NAME = {"openai": _OPENAI, "anthropic": _ANTHROPIC, "gemini": _GEMINI, "azure": _AZURE, "groq": _GROQ}
 
 
 def charging(provider: str, host: str) -> Charging:
-    """The accounting of a provider at a host (lower case; empty: the provider's own). A host says more than a provider's word: OpenAI's wire is spoken everywhere."""
+    """The accounting of a provider at a host (lower case; empty: the provider's own). A host says more than a provider's word: OpenAI's wire is spoken everywhere.
+    `provider` may be the name of an accounting as well (`azure`, `groq`).
+    """
     if host.endswith(_AZURE_HOSTS):
         return _AZURE
-    return _BY_HOST.get(host) or _BY_PROVIDER.get(provider, _OPENAI)
+    return _BY_HOST.get(host) or _BY_NAME.get(provider, _OPENAI)

@@ -28,6 +28,12 @@ _ENOUGH = 32
 _LONG = 50
 _SOME = 8
 """Answers between two refusals that say something."""
+_HALF = 4
+_LESS = 0.8
+"""Refusals at ever lower rates can't be about the rate: a limit is met within a few, and then again and again at one level. Ever lower is, twice in a row, this part
+of the rate of `_HALF` refusals before."""
+_LEAP = 4.0
+"""Of what passed meanwhile: what is asked for then. If there is a limit as well, a few refusals find it again."""
 _SLOWEST = 1 / _MINUTE
 """No provider's limit is lower, and a rate that fell further (by refusals that had nothing to do with it) would take hours to find out."""
 _DIMENSIONS = {"requests": "rpm", "tokens": "tpm", "input_tokens": "itpm", "output_tokens": "otpm"}
@@ -84,6 +90,8 @@ class Finder:
         """Requests a second that refusals taught; None: none so far."""
         self._passed = 0
         self._since: float | None = None
+        self._trail: list[tuple[float, float]] = []
+        """Of the last refusals: the rate (requests a second) that was asked for, and what passed before."""
 
     def hint(self, dimension: str, limit: float) -> bool:
         """A header (as `dimension_of` reads it). Whether it says something new."""
@@ -107,7 +115,10 @@ class Finder:
         if any(name in self._declared or name in self.told for name in MINUTE):
             return None
         seconds = max(0.0 if self._since is None else now - self._since, 1.0)
-        if self.rate is None:
+        if self._at_random(self._passed / seconds):
+            self.rate = max(passed for _, passed in self._trail) * _LEAP
+            self._trail = []
+        elif self.rate is None:
             if self._passed < _ENOUGH:
                 # A single "not now" at the start says nothing about a rate; the pause that it asks for is enough.
                 return None
@@ -117,10 +128,22 @@ class Finder:
             self.rate *= _KEEP
         elif self._passed >= _SOME:
             # The burst that hid the limit is used up, so what passes between two refusals is the limit.
-            self.rate = min(self.rate * _KEEP, self._passed / seconds)
+            self.rate = min(self.rate * _KEEP, max(self._passed / seconds, self.rate / 2))
         else:
             self.rate *= _FALL
         self.rate = max(self.rate, _SLOWEST)
         self._passed = 0
         self._since = now
         return self.rate
+
+    def _at_random(self, passed: float) -> bool:
+        """Whether refusals have nothing to do with the rate (a gateway that is busy now and then), so that a lower one doesn't help: whoever followed them would
+        creep for ever.
+        """
+        if self.rate is None:
+            return False
+        self._trail = [*self._trail[-2 * _HALF :], (self.rate, passed)]
+        if len(self._trail) <= 2 * _HALF:
+            return False
+        first, middle, last = (self._trail[at][0] for at in (0, _HALF, 2 * _HALF))
+        return last < middle * _LESS and middle < first * _LESS

@@ -16,6 +16,7 @@ class Purse:
 
     __slots__ = (
         "_ceiling_pico",
+        "_elsewhere_pico",
         "_leased_pico",
         "asides",
         "cap_pico",
@@ -46,6 +47,7 @@ class Purse:
         self.lender: Lender | None = None
         """Where other runs pay from the same cap: who lends parts of it."""
         self._leased_pico = 0
+        self._elsewhere_pico = 0
         self.asides = 0
         """Requests set aside since the last one passed, because what is left is too little for them."""
 
@@ -72,8 +74,17 @@ class Purse:
 
     @property
     def elsewhere_pico(self) -> int:
-        """What other runs have of a cap that is shared, as far as was heard."""
-        return 0 if self.lender is None or self.cap_pico is None else max(0, self.cap_pico - self._leased_pico)
+        """What other runs have of a cap that is shared; once this one borrows no more, what they had then."""
+        if self.lender is None or self.cap_pico is None:
+            return self._elsewhere_pico
+        # What could be had now isn't theirs; it is given back at once.
+        most = self.lender(self.cap_pico, self._total_pico, max(0, self.cap_pico - self._total_pico))
+        self.give_back()
+        return max(0, self.cap_pico - most)
+
+    def leave(self) -> None:
+        """Borrows no more."""
+        self._elsewhere_pico, self.lender = self.elsewhere_pico, None
 
     def give_back(self) -> None:
         """Keeps no more of a lease than it would be given anew."""

@@ -93,7 +93,10 @@ class LazyGroup(click.Group):
 )
 @click.version_option(package_name="batchllm", prog_name="batchllm")
 def cli() -> None:
-    """Ten thousand to ten million prompts overnight: every row answered once, under the cap, with a ledger that agrees with the bill."""
+    """Ten thousand to ten million prompts overnight: every row answered once, under the cap, with a ledger that agrees with the bill.
+
+    JOB is a job's spec (job.yaml) or its store (job.db), which keeps the spec.
+    """
 
 
 def main(args: list[str] | None = None) -> Any:

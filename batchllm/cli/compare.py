@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Examples:
   batchllm compare jobs/classify-ab.yaml
-  batchllm compare reviews.yaml --models mini,openai:gpt-6.1-terra,anthropic:claude-haiku-5-5
-  batchllm compare reviews.yaml --models mini,strong --live 20 --html compare.html
+  batchllm compare reviews.yaml --models mini,anthropic:claude-haiku-5-5
+  batchllm compare reviews.yaml --live 20 --html compare.html
 
-\b
 Without --live nothing is sent and no key is needed. Live answers are kept in <name>.compare.db (simulated ones in <name>.compare.sim.db), under a budget of their own (the job's `budget`).
+
 Exit codes: 0 compared, 2 spec, input or arguments wrong; with --live those of run, too."""
 
 
@@ -31,7 +31,7 @@ Exit codes: 0 compared, 2 spec, input or arguments wrong; with --live those of r
 @click.option("--live", type=click.IntRange(min=1), metavar="K", help="Also ask each model for K rows, and show the answers side by side.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write everything into one HTML file.")
 @click.option("--set", "sets", multiple=True, metavar="A.B=C", help="Change a key of the spec; may be repeated.")
-@click.option("--input", "input_", type=click.Path(path_type=Path), help="Rows from another file.")
+@click.option("--input", "input_", type=click.Path(path_type=Path), help="Rows from another file or job.")
 @click.option("--simulate", is_flag=True, help="Every model simulated: no key, no cost.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(job: Path, **flags: Any) -> None:

@@ -17,10 +17,12 @@ _EPILOG = """\b
 Examples:
   batchllm diff old.db new.db
   batchllm diff labels.yaml labels-v2.yaml --on parsed.label --gold team
-  batchllm diff a.db b.db --to d.jsonl && batchllm run jobs/judge.yaml --input d.jsonl
+  batchllm diff a.db b.db --to d.jsonl
+  batchllm run jobs/judge.yaml --input d.jsonl       asks a model who is right
 
-\b
-Rows are matched by custom_id. Exit codes: 0 compared, 2 arguments wrong, 5 a store can't be read."""
+Rows are matched by custom_id.
+
+Exit codes: 0 compared, 2 arguments wrong, 5 a store can't be read."""
 
 
 @click.command(epilog=_EPILOG)

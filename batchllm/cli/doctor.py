@@ -19,9 +19,8 @@ _EPILOG = """\b
 Examples:
   batchllm doctor
   batchllm doctor reviews.yaml
-  batchllm doctor reviews.yaml --offline --json | jq '.checks[] | select(.level != "ok")'
+  batchllm doctor reviews.yaml --offline --json | jq '.checks[].level'
 
-\b
 Exit codes: 0 nothing failed (warnings may be there), 1 something would stop a run, 2 the spec is wrong."""
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 

@@ -53,6 +53,6 @@ def command(job: str, store: Path | None, name: str | None, simulate: bool, as_j
 
 def _windows(spec: JobSpec) -> dict[str, int | None]:
     """How many tokens each model takes, where that is documented."""
-    from batchllm.engine.setup import documented
+    from batchllm.engine.facts import documented
 
     return {name: documented(model, model.base_url or "").context_window for name, model in spec.models.items()}

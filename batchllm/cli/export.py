@@ -25,11 +25,12 @@ Examples:
   batchllm export reviews.yaml --to results.csv --with text,stars
   batchllm export reviews.yaml --status failed --include request,response
   batchllm export reviews.yaml --where "cost_usd > 0.01 and model = 'strong'"
-  batchllm export reviews.yaml --where "json_extract(parsed, '$.label') = 'mixed'"
+  batchllm export reviews.db --where "json_extract(parsed, '$.label') = 'bad'"
   batchllm export reviews.yaml --since 24h --to today.jsonl
   batchllm export embed.yaml --to vectors.npy
   batchllm export reviews.db --format openai --to output.jsonl
-  batchllm export reviews.yaml --format finetune --to train.jsonl --validation 10% --model gpt-4.1-mini"""
+  batchllm export reviews.yaml --format finetune --to train.jsonl \\
+    --validation 10% --model gpt-4.1-mini"""
 T = TypeVar("T")
 _BODIES = ("request", "response")
 _FOREIGN = frozenset({".tsv", ".xls", ".xlsx", ".gz", ".zst", ".zip", ".db"})

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Examples:
   batchllm init reviews.csv
-  batchllm init reviews.csv --task "Label as positive, negative or mixed." --yes
-  batchllm init rows.jsonl --to job.yaml --provider anthropic --model claude-haiku-5-5
-  batchllm init rows.jsonl --base-url http://localhost:8000/v1 --model my-model --price 0/0
+  batchllm init reviews.csv --task "Label as positive or negative." --yes
+  batchllm init rows.jsonl --to job.yaml --model claude-haiku-5-5 \\
+    --provider anthropic
+  batchllm init rows.jsonl --base-url http://localhost:8000/v1 \\
+    --model my-model --price 0/0
   batchllm init rows.jsonl --task "Translate to French: {{ text }}\""""
 _MODELS = {
     "openai": ("gpt-6-luna", "OPENAI_API_KEY"),
@@ -96,7 +98,7 @@ def command(data: Path, to: Path | None, **flags: Any) -> None:
 def _price_is_known(job: Starter, to: Path) -> bool:
     import time
 
-    from batchllm.engine.setup import price_finder
+    from batchllm.engine.facts import price_finder
     from batchllm.spec import loads
     from batchllm.spec.starter import starter
 

@@ -14,7 +14,7 @@ from batchllm.cli._group import Fallback
 
 if TYPE_CHECKING:
     from batchllm.core.wire import Transport
-    from batchllm.engine.setup import Access
+    from batchllm.engine.served import Server
     from batchllm.providers.catalog import Served
     from batchllm.providers.pulling import Step
 
@@ -24,10 +24,10 @@ _EPILOG = """\b
 Examples:
   batchllm models reviews.yaml
   batchllm models --provider openai
-  batchllm models --base-url http://localhost:8000/v1 --api-key-env none --json
+  batchllm models --base-url http://localhost:8000/v1 --api-key-env none
   batchllm models show gemma4
   batchllm models pull gemma4
-  batchllm models create terse --from gemma4 --system "Answer in one word." --parameter temperature=0"""
+  batchllm models create terse --from gemma4 --system "Answer in a word.\""""
 
 
 def _server(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,9 +68,10 @@ def list_(job: Path | None, provider: str | None, base_url: str | None, api_key_
 
     async def ask(transport: Transport) -> list[tuple[str, str, str | None, list[Served] | BatchLLMError]]:
         found: list[tuple[str, str, str | None, list[Served] | BatchLLMError]] = []
-        for kind, shown, access in targets:
+        for server in targets:
+            kind, shown = server.provider, server.shown
             try:
-                found.append((kind, shown, None, await served(kind, access, transport)))
+                found.append((kind, shown, None, await served(server, transport)))
             except BatchLLMError as error:
                 found.append((kind, shown, str(error), error))
         return found
@@ -99,8 +100,8 @@ def show_(name: str, base_url: str | None, api_key_env: str | None, as_json: boo
     from batchllm.core import json
     from batchllm.engine.served import show
 
-    access = _of_flags("ollama", base_url, api_key_env)[2]
-    data = _run(lambda transport: show(name, access, transport))
+    server = _of_flags("ollama", base_url, api_key_env)
+    data = _run(lambda transport: show(name, server, transport))
     if as_json:
         click.echo(json.text(dict(data)))
         return
@@ -114,14 +115,16 @@ def pull_(name: str, base_url: str | None, api_key_env: str | None, as_json: boo
     """Have Ollama download a model, with a progress bar."""
     from batchllm.engine.served import pull
 
-    access = _of_flags("ollama", base_url, api_key_env)[2]
+    server = _of_flags("ollama", base_url, api_key_env)
     with _Steps(as_json=as_json) as steps:
-        _run(lambda transport: pull(name, access, transport, steps))
+        _run(lambda transport: pull(name, server, transport, steps))
     click.echo(f"{name} is here", err=True)
 
 
 @command.command(
-    "create", epilog='\b\nExample:\n  batchllm models create terse --from gemma4 --system "Answer in one word." --parameter num_ctx=8192'
+    "create",
+    short_help="Have Ollama make a model of another one.",
+    epilog='\b\nExample:\n  batchllm models create terse --from gemma4 --system "Answer in one word."',
 )
 @click.argument("name")
 @click.option("--from", "base", required=True, metavar="MODEL", help="The model to make it of.")
@@ -134,37 +137,38 @@ def create_(
     """Have Ollama make a model of another one, with its own system prompt and parameters."""
     from batchllm.engine.served import create
 
-    access = _of_flags("ollama", base_url, api_key_env)[2]
+    server = _of_flags("ollama", base_url, api_key_env)
     given = dict(map(_parameter, parameters))
     prompt = _prompt(system)
     with _Steps(as_json=as_json) as steps:
-        _run(lambda transport: create(name, access, transport, steps, base=base, system=prompt, parameters=given))
+        _run(lambda transport: create(name, server, transport, steps, base=base, system=prompt, parameters=given))
     click.echo(f"{name} is there: models: {{my: {{provider: ollama, model: {name}}}}}", err=True)
 
 
-def _of_job(job: Path) -> list[tuple[str, str, Access]]:
+def _of_job(job: Path) -> list[Server]:
     from batchllm.cli._job import environ_of, spec_to_run
-    from batchllm.engine.setup import check_access
+    from batchllm.engine.access import check_access, scrubber
+    from batchllm.engine.served import Server
 
     spec = spec_to_run(job, {}, simulate=False)
     names = [name for name, model in spec.models.items() if model.provider != "simulated"]
-    access = check_access(spec, environ_of(spec), names)
-    targets: dict[tuple[str, str, Any], tuple[str, str, Access]] = {}
+    environ = environ_of(spec)
+    access = check_access(spec, environ, names)
+    scrub = scrubber(access, spec, environ)
+    targets: dict[tuple[str, str, Any], Server] = {}
     for name in names:
         model, reach = spec.models[name], access[name]
-        # The address as written: what a variable filled in may be secret.
-        targets.setdefault(
-            (model.provider, reach.base_url, reach.key), (model.provider, model.base_url or reach.base_url or "its own address", reach)
-        )
+        targets.setdefault((model.provider, reach.base_url, reach.key), Server(model=model, access=reach, scrub=scrub))
     return list(targets.values())
 
 
-def _of_flags(provider: str, base_url: str | None, api_key_env: str | None) -> tuple[str, str, Access]:
+def _of_flags(provider: str, base_url: str | None, api_key_env: str | None) -> Server:
     from pydantic import ValidationError
 
     from batchllm.core.errors import Problem, SpecError
+    from batchllm.engine.access import Access, scrubber_of
     from batchllm.engine.keys import NoKey, read_keys
-    from batchllm.engine.setup import Access
+    from batchllm.engine.served import Server
     from batchllm.spec import ModelSpec
     from batchllm.spec.dotenv import environment
 
@@ -180,8 +184,8 @@ def _of_flags(provider: str, base_url: str | None, api_key_env: str | None) -> t
         (key,) = read_keys(model, environ, Path.cwd(), {}).values()
     except NoKey as error:
         raise SpecError(str(error).partition(", or try")[0]) from None
-    address = model.api_base(environ)
-    return provider, address or "its own address", Access(base_url=address, key=key, headers={})
+    access = Access(base_url=model.api_base(environ), key=key, headers={})
+    return Server(model=model, access=access, scrub=scrubber_of([(model, access)], environ))
 
 
 def _run(work: Callable[[Transport], Coroutine[Any, Any, T]]) -> T:

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Examples:
   batchllm plan jobs/quickstart.yaml
-  batchllm plan reviews.yaml --set models.mini.limits.rpm=900 --set prompt.user=@v2.md
+  batchllm plan reviews.yaml --set models.mini.limits.rpm=900
+  batchllm plan reviews.yaml --set prompt.user=@v2.md
   batchllm plan reviews.yaml --live 50
-  batchllm plan reviews.yaml --save plan.json && batchllm run reviews.yaml --plan plan.json
+  batchllm plan reviews.yaml --save plan.json
+  batchllm run reviews.yaml --plan plan.json
 
-\b
 It needs no key and no network; only --live sends rows (they are kept: a run goes on from them).
+
 Exit codes: 0 planned, 2 spec or input wrong; with --live those of run, too."""
 
 
@@ -29,19 +31,25 @@ Exit codes: 0 planned, 2 spec or input wrong; with --live those of run, too."""
 @click.argument("job", type=click.Path(path_type=Path))
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
 @click.option("--sample", metavar="1%|N", help="A sample of the rows, stable by id.")
-@click.option("--budget", metavar="USD", help="Another cap in dollars.")
-@click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Requests in flight in the whole run.")
+@click.option("--budget", metavar="USD", help="Another cap in dollars.  [default: the spec's]")
+@click.option(
+    "--concurrency", type=click.IntRange(min=1), metavar="N", help="Requests in flight in the whole run.  [default: the spec's, else automatic]"
+)
 @click.option(
     "--set", "sets", multiple=True, metavar="A.B=C", help="Change a key of the spec; may be repeated. `prompt.user=@v2.md` takes a text from a file."
 )
-@click.option("--input", "input_", metavar="PATH|-", help="Rows from another file, or JSONL from stdin.")
-@click.option("--name", metavar="NAME", help="Another job name.")
-@click.option("--store", type=click.Path(path_type=Path), help="Another store.")
+@click.option("--input", "input_", metavar="PATH|-", help="Rows from another file or job, or JSONL from stdin.")
+@click.option("--name", metavar="NAME", help="Another job name (and so another store).  [default: the spec's, else its file's]")
+@click.option(
+    "--store", type=click.Path(path_type=Path), help="Another store, for what is done already.  [default: the spec's, else NAME.db beside it]"
+)
 @click.option(
     "--retry-failed", is_flag=False, flag_value="", metavar="[CODES]", help="As for `run`: with failed rows, all or those with these codes (a,b)."
 )
 @click.option(
-    "--on-change", type=click.Choice(["ask", "rerun", "keep", "refuse"]), help="As for `run`: what becomes of ok answers whose request changed."
+    "--on-change",
+    type=click.Choice(["ask", "rerun", "keep", "refuse"]),
+    help="As for `run`: what becomes of ok rows whose request changed.  [default: the spec's, else ask]",
 )
 @click.option("--simulate", is_flag=True, help="As for `run --simulate`.")
 @click.option("--live", type=click.IntRange(min=2), metavar="K", help="Send K rows first, for real (they are kept), and tell intervals.")

@@ -26,7 +26,7 @@ Examples:
 \b
 Prices of your own: a file with lines such as
   my-model: {input: 0.10, output: 0.50, cached_input: 0.01}
-for --file, and for the key `prices` of a job; or `price` at a model of the job."""
+for --file, and for the key `prices` of a job; or `price` at a model."""
 
 
 @click.group(cls=Fallback, epilog=_EPILOG)
@@ -73,6 +73,7 @@ def show(model: str | None, provider: str | None, own_file: Path | None, at: str
     epilog="""\b
 Example:
   batchllm prices update
+
 Nothing is ever fetched without being asked for. Delete the file that it names to go back to the installed package's data.""",
 )
 @click.option("--url", metavar="URL", help="Another address of the same data (a mirror).")

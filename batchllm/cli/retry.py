@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 _ROWS_AT_ONCE = 2000
 _EPILOG = """\b
 Examples:
-  batchllm retry reviews.yaml                                       all failed rows
+  batchllm retry reviews.yaml                               all failed rows
   batchllm retry reviews.yaml --code timeout,unavailable
-  batchllm retry reviews.yaml --code too_long --model strong        on another model
-  batchllm retry reviews.yaml --where "output = ''"                 may pick ok rows, which are paid for again
-Then: batchllm run reviews.yaml"""
+  batchllm retry reviews.yaml --code too_long --model big   on another model
+  batchllm retry reviews.yaml --where "output = ''"
+Then: batchllm run reviews.yaml
+
+--id and --where may pick ok rows, too: they are paid for again."""
 
 
 @click.command(epilog=_EPILOG)

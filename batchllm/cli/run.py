@@ -27,27 +27,35 @@ Examples:
   cat rows.jsonl | batchllm run reviews.yaml --input - --results - --json
   batchllm run reviews.yaml --follow --idle 600
 
-\b
-Exit codes: 0 every row ok, 1 rows failed, 2 spec or input wrong, 3 budget or deadline,
-4 provider, 5 store, 130 interrupted. After 3, 4, 5 and 130 the same command goes on."""
+Exit codes: 0 every row ok, 1 rows failed, 2 spec or input wrong, 3 budget or deadline, 4 provider, 5 store, 130 interrupted. After 3, 4, 5 and 130 the same command goes on."""
 
 
 @click.command(epilog=EPILOG)
 @click.argument("job", type=click.Path(path_type=Path))
-@click.option("--budget", metavar="USD", help="Hard cap in dollars over the job's whole life.")
+@click.option("--budget", metavar="USD", help="Hard cap in dollars over the job's whole life.  [default: the spec's]")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
 @click.option("--sample", metavar="1%|N", help="A sample of the rows, stable by id.")
-@click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Requests in flight in the whole run.")
+@click.option(
+    "--concurrency", type=click.IntRange(min=1), metavar="N", help="Requests in flight in the whole run.  [default: the spec's, else automatic]"
+)
 @click.option("--set", "sets", multiple=True, metavar="A.B=C", help="Change a key of the spec for this run; may be repeated.")
 @click.option("--input", "input_", metavar="PATH|-", help="Rows from another file or job, or JSONL from stdin; where and join of the spec hold.")
 @click.option("--follow", is_flag=True, help="Go on reading a .jsonl file that grows, until Ctrl-C or --idle.")
 @click.option("--idle", type=click.FloatRange(min=0.1), metavar="SECONDS", help="With --follow: end when nothing came for so long.")
-@click.option("--name", metavar="NAME", help="Another job name (and so another store and results).")
-@click.option("--store", type=click.Path(path_type=Path), help="Another store.")
-@click.option("--results", metavar="PATH|-", help="Another results file; - is stdout.")
+@click.option("--name", metavar="NAME", help="Another job name (and so another store and results).  [default: the spec's, else its file's]")
+@click.option("--store", type=click.Path(path_type=Path), help="Another store.  [default: the spec's, else NAME.db beside it]")
+@click.option(
+    "--results",
+    metavar="PATH|-",
+    help="Another results file; - is stdout, `none` writes none.  [default: the spec's, else NAME.results.jsonl beside it]",
+)
 @click.option("--retry-failed", is_flag=False, flag_value="", metavar="[CODES]", help="Try failed rows again: all, or those with these codes (a,b).")
-@click.option("--on-change", type=click.Choice(["ask", "rerun", "keep", "refuse"]), help="What to do with ok answers whose request changed.")
-@click.option("--max-failed", metavar="N|P%", help="So many failed rows are still success.")
+@click.option(
+    "--on-change",
+    type=click.Choice(["ask", "rerun", "keep", "refuse"]),
+    help="What to do with ok rows whose request changed; ask: on a terminal, else refuse.  [default: the spec's, else ask]",
+)
+@click.option("--max-failed", metavar="N|P%", help="So many failed rows are still success.  [default: the spec's, else 0]")
 @click.option("--if-running", type=click.Choice(["fail", "wait", "skip"]), default="fail", show_default=True, help="When another run holds the job.")
 @click.option("--simulate", is_flag=True, help="Every model simulated: no key, no cost, own store and results (<name>.sim.*).")
 @click.option("--plan", type=click.Path(path_type=Path), help="A saved plan: refuse when rows, prices or the length of answers have risen past it.")
@@ -56,7 +64,7 @@ Exit codes: 0 every row ok, 1 rows failed, 2 spec or input wrong, 3 budget or de
 @click.option("--quiet", is_flag=True, help="Errors only.")
 @click.option("--no-progress", is_flag=True, help="Plain lines instead of the live display.")
 def command(job: Path, **flags: Any) -> None:
-    """Run a job, or resume it: always safe to repeat; failed rows are left alone."""
+    """Run a job, or resume it: always safe to repeat; failed rows are left alone. A flag wins over the spec's key."""
     from batchllm.cli._job import spec_to_run
 
     if flags["drift"] is not None and flags["plan"] is None:

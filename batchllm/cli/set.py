@@ -15,10 +15,13 @@ Examples:
   batchllm set reviews.yaml deadline=2h max_failed=1%
 
 \b
-Keys: concurrency, deadline, max_failed,
-budget.usd, .usd_per_day, .tokens, .tokens_per_day, .tokens_per_month and .when_used_up,
-models.NAME.limits.rpm, .tpm, .itpm, .otpm, .rpd, .tpd and .concurrency,
-limit_groups.NAME. with the same, .share and .usd_per_day; null takes a limit away."""
+Keys:
+  concurrency, deadline, max_failed
+  budget.usd, .usd_per_day, .tokens, .tokens_per_day, .tokens_per_month,
+    .when_used_up
+  models.NAME.limits.rpm, .tpm, .itpm, .otpm, .rpd, .tpd, .concurrency
+  limit_groups.NAME.rpm and so on, .share, .usd_per_day
+null takes a limit away."""
 
 
 @click.command(epilog=_EPILOG)

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 _EPILOG = """\b
 Examples:
-  batchllm settle reviews.yaml                    what is open
-  batchllm settle reviews.yaml --billed 0.0123    the provider's bill shows this sum for them
-  batchllm settle reviews.yaml --billed none      the provider billed none of them
-  batchllm settle reviews.yaml --billed worst     take the worst case as spent"""
+  batchllm settle reviews.yaml                   what is open
+  batchllm settle reviews.yaml --billed 0.0123   the bill has this sum
+  batchllm settle reviews.yaml --billed none     the bill has none of them
+  batchllm settle reviews.yaml --billed worst    the worst case is spent"""
 
 
 @click.command(epilog=_EPILOG)
@@ -28,7 +28,7 @@ Examples:
 @click.option("--billed", metavar="USD|none|worst", help="What the provider billed for them: a sum, nothing, or each one's worst case.")
 @click.option("--simulated", is_flag=True, help="Settle simulated dollars, in a job that has both kinds.")
 def command(job: str, store: Path | None, name: str | None, simulate: bool, billed: str | None, simulated: bool) -> None:
-    """Settle possibly billed requests by your word, which is recorded; their reservation then no longer counts against the budget.
+    """Settle possibly billed attempts by your word, which is recorded; their reservation then no longer counts against the budget.
 
     Without --billed nothing is changed: it shows what is open.
     """

@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 
 _EPILOG = """\b
 Example:
-  batchllm simulate --port 8123 --rpm 3000 --tpm 400000 --latency-ms 300 --faults 0.05
+  batchllm simulate --port 8123 --rpm 3000 --tpm 400000 --faults 0.05
 Then, in a job:
-  models: {mini: {provider: openai-compatible, base_url: "http://127.0.0.1:8123/v1", model: gpt-6-luna, api_key_env: none}}
+  models:
+    mini:
+      provider: openai-compatible
+      base_url: http://127.0.0.1:8123/v1
+      model: gpt-6-luna
+      api_key_env: none
 What it did:
   curl http://127.0.0.1:8123/_audit/summary
 

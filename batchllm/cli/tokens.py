@@ -84,12 +84,13 @@ def count(texts: tuple[str, ...], files: tuple[Path, ...], images: tuple[Path, .
 
 @command.command(
     "fetch",
+    short_help="Download tiktoken's vocabularies into our cache.",
     epilog="""\b
 Examples:
   batchllm tokens fetch
   batchllm tokens fetch o200k_harmony
-Without a network: set TIKTOKEN_CACHE_DIR to a folder that has the files, or install a package
-that carries them (litellm, llama-index-core); both are looked at first.""",
+
+Without a network: set TIKTOKEN_CACHE_DIR to a folder that has the files, or install a package that carries them (litellm, llama-index-core); both are looked at first.""",
 )
 @click.argument("encodings", nargs=-1)
 def fetch_(encodings: tuple[str, ...]) -> None:

@@ -17,11 +17,12 @@ _EPILOG = """\b
 Examples:
   batchllm try jobs/quickstart.yaml
   batchllm try reviews.yaml --row r17 --simulate
-  batchllm try reviews.yaml --row 250 --model strong --set request.max_tokens=300
+  batchllm try reviews.yaml --row 250 --model strong
+  batchllm try reviews.yaml --set request.max_tokens=300
   batchllm try reviews.yaml --json | jq '.requests[0].body'
 
-\b
 The answer goes to stdout, everything else to stderr. Nothing is recorded, and `budget.usd` bounds this one call.
+
 Exit codes: 0 answered, 1 the row failed, 2 spec or input wrong, 3 the budget is too small, 4 the provider refused."""
 
 
@@ -29,7 +30,7 @@ Exit codes: 0 answered, 1 the row failed, 2 spec or input wrong, 3 the budget is
 @click.argument("job", type=click.Path(path_type=Path))
 @click.option("--row", "row", metavar="ID|N", help="The row by its id, else by its place from 0.  [default: the first]")
 @click.option("--model", metavar="NAME", help="This model of the job, whatever its routes say.")
-@click.option("--input", "input_", type=click.Path(path_type=Path), help="Rows from another file.")
+@click.option("--input", "input_", type=click.Path(path_type=Path), help="Rows from another file or job.")
 @click.option("--set", "sets", multiple=True, metavar="A.B=C", help="Change a key of the spec for this call; may be repeated.")
 @click.option("--simulate", is_flag=True, help="Every model simulated: no key, no cost.")
 @click.option("--stream/--no-stream", default=None, help="Show the answer as it comes.  [default: on a terminal]")

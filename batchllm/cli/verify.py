@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Examples:
   batchllm verify --seeds 1000 --jobs 2
-  batchllm verify --seed 417 -v          plays one seed again and tells what happens
+  batchllm verify --seed 417 -v   plays one again, and tells what happens
 """
 _SAY_SECONDS = 5.0
 
 
 @click.command(epilog=_EPILOG, context_settings={"max_content_width": 120})
-@click.option("--seeds", type=click.IntRange(min=1), default=100, show_default=True, metavar="N", help="How many seeds to play.")
-@click.option("--start", type=click.IntRange(min=0), default=0, show_default=True, metavar="S", help="The first of them.")
+@click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="How many seeds to play.  [default: 100]")
+@click.option("--start", type=click.IntRange(min=0), metavar="S", help="The first of them.  [default: 0]")
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Play this one only.")
 @click.option("--rows", type=click.IntRange(min=10), default=200, show_default=True, metavar="N", help="Rows of each job, about.")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one per core]")
 @click.option("-v", "--verbose", is_flag=True, help="With --seed: tell the plan and each life's end.")
-def command(seeds: int, start: int, seed: int | None, rows: int, jobs: int | None, verbose: bool) -> None:
+def command(seeds: int | None, start: int | None, seed: int | None, rows: int, jobs: int | None, verbose: bool) -> None:
     """Try the engine against faults, crashes and clock jumps, in virtual time.
 
     Each seed is a job of about 200 rows on a simulated provider: it decides the job, the limits, the cap, the faults, and where the process dies. After each
@@ -36,13 +36,17 @@ def command(seeds: int, start: int, seed: int | None, rows: int, jobs: int | Non
     """
     from batchllm.verify.many import verify_many
 
+    if seed is not None and (seeds, start, jobs) != (None, None, None):
+        raise click.UsageError("--seed plays one seed; --seeds, --start and --jobs are for many")
+    if seed is None and verbose:
+        raise click.UsageError("-v goes with --seed")
     began = time.monotonic()
     if seed is not None:
         verdicts: Iterable[Verdict] = [_replay(seed, rows, verbose=verbose)]
         count = 1
     else:
-        count = seeds
-        verdicts = verify_many(range(start, start + seeds), rows=rows, jobs=min(jobs or os.cpu_count() or 1, seeds))
+        count, first = seeds or 100, start or 0
+        verdicts = verify_many(range(first, first + count), rows=rows, jobs=min(jobs or os.cpu_count() or 1, count))
     broken: list[int] = []
     done = lives = deaths = requests = 0
     overshoot = 0
@@ -62,7 +66,7 @@ def command(seeds: int, start: int, seed: int | None, rows: int, jobs: int | Non
             click.echo(f"{done:,} of {count:,} seeds, {len(broken)} broken, {_minutes((now - began) / done * (count - done))} left", err=True)
     seconds = time.monotonic() - began
     click.echo(
-        f"{done:,} seeds, {len(broken)} broken: {lives:,} runs, {deaths:,} of them killed, {requests:,} requests, "
+        f"{done:,} {'seed' if done == 1 else 'seeds'}, {len(broken)} broken: {lives:,} runs, {deaths:,} of them killed, {requests:,} requests, "
         f"largest overshoot of a cap ${overshoot / 1e12:.9g}, {seconds:.1f} s",
         err=True,
     )

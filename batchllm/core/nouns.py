@@ -24,7 +24,6 @@ M = TypeVar("M", bound=Model)
 Endpoint = Literal["chat", "completions", "embeddings", "responses"]
 Status = Literal["ok", "failed"]
 Billed = Literal["no", "maybe", "yes"]
-AttemptKind = Literal["first", "retry", "repair", "fallback", "escalation", "turn"]
 """`turn`: a further request of a row whose model called tools (Python API)."""
 
 

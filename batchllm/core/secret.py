@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from batchllm.core.json import dumps
+
 MASK = "[secret]"
 
 
@@ -53,8 +55,13 @@ class Scrubber:
         # Longest first, so that a secret that contains another one goes whole.
         texts = sorted((text for text in known if len(text) >= 6), key=len, reverse=True)
         self._texts = sorted((text for text in {*known, *mentions} if len(text) >= 6), key=len, reverse=True)
-        # As they are, and as JSON writers that escape slashes write them.
-        forms = [(len(text), form.encode()) for text in texts for form in dict.fromkeys((text, text.replace("/", "\\/")))]
+        # As they are, and as JSON writers write them: escaped, some of them slashes too.
+        forms = [
+            (len(text), form.encode())
+            for text in texts
+            for quoted in dict.fromkeys((text, dumps(text).decode()[1:-1]))
+            for form in dict.fromkeys((quoted, quoted.replace("/", "\\/")))
+        ]
         self._bytes = [form for _, form in forms]
         self._long_bytes = [form for length, form in forms if length >= 12]
 

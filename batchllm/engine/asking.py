@@ -16,7 +16,7 @@ from batchllm.engine.twins import Shared
 from batchllm.engine.work import Work
 from batchllm.store.cache import CachedAnswer
 from batchllm.store.records import Known
-from batchllm.store.twins import Found, error_of, load_twins
+from batchllm.store.twins import Found, asked_anew, error_of, load_twins
 
 if TYPE_CHECKING:
     from batchllm.engine.context import Context
@@ -95,6 +95,10 @@ class Asking:
                 if key is not None:
                     cache_keys[row_key] = key
         cached = await caching.find(set(cache_keys.values()))
+        hits = [row_key for row_key, key in cache_keys.items() if key in cached]
+        if hits:
+            for row_key in await self._run.writer.call(lambda connection: asked_anew(connection, hits)):
+                del cache_keys[row_key]
         return {row_key: one._replace(cached=cached.get(cache_keys[row_key]) if row_key in cache_keys else None) for row_key, one in asks.items()}
 
     def _reuses(self, work: Work, row: Row, planned: Planned, cached: CachedAnswer | None) -> bool:

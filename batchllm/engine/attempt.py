@@ -387,6 +387,7 @@ def settle(
     else:
         billed = "maybe"
     maybe = billed == "maybe"
+    request_id = reply.request_id if reply is not None else fault.request_id if fault is not None else None
     work.spent(cost)
     run.writer.end(
         AttemptEnd(
@@ -403,7 +404,8 @@ def settle(
             usage.cached_input_tokens if usage is not None else None,
             usage.cache_write_tokens if usage is not None else None,
             usage.reasoning_tokens if usage is not None else None,
-            reply.request_id if reply is not None else fault.request_id if fault is not None else None,
+            # Some servers take it from a header of the request's.
+            run.scrubber.text(request_id) if request_id is not None else None,
             run.scrubber.text(words[:_MESSAGE_CHARACTERS]) if words is not None else None,
             first_token_seconds,
             attempt_id,

@@ -51,6 +51,11 @@ def _pico(usd: Decimal | None, share: float = 1.0) -> int | None:
     return None if usd is None else int(usd * Decimal(str(share)) * PICO_PER_USD)
 
 
+def cap_of(spec: JobSpec) -> int | None:
+    """`budget.usd`, in pico-dollars."""
+    return _pico(spec.budget.usd)
+
+
 def _value(spec: JobSpec, name: str) -> int | None:
     """The cap that a key sets, in pico-dollars or tokens."""
     first, *path, key = name.split(".")

@@ -6,6 +6,7 @@ URL, model id; for the simulator what makes its answers), and an answer from the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from batchllm.spec import JobSpec
     from batchllm.store.records import Answer
 
+_FLUSH_SECONDS = 1.0
 _WHOLE = frozenset({"stop", "tool"})
 """Ends of answers that are worth keeping."""
 
@@ -124,6 +126,12 @@ class Caching:
                     answer.latency_seconds,
                 )
             )
+
+    async def run(self) -> None:
+        """Keeps what came for other jobs every second, so that a run that dies has given most of it. Goes on until it is cancelled."""
+        while True:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            await self.flush()
 
     async def flush(self) -> None:
         """Writes down what is new."""

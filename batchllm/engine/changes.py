@@ -55,7 +55,10 @@ async def changes_of(spec: JobSpec, source: Source, store: Store, answers: Answe
         # Nothing was answered yet, so nothing can have changed until the files or the spec do.
         store.transaction(lambda connection: connection.execute("UPDATE job SET inputs = ?, spec_digest = ?", (record, digest)))
         return same
-    if source.is_stream or (job["inputs"] == record and job["spec_digest"] == digest):
+    if job["inputs"] == record and job["spec_digest"] == digest:
+        return same
+    if source.is_stream:
+        _forget(store)
         return same
     connection, deployments = store.connection, store.deployments()
     if deps.inline:
@@ -70,8 +73,13 @@ async def changes_of(spec: JobSpec, source: Source, store: Store, answers: Answe
             word = deps.ask_change(found.counts) if deps.ask_change is not None else "refuse"  # type: ignore[assignment]  # whoever is asked answers with another of the words
         if word == "refuse":
             raise SpecError(_changed_words(found.counts, found.changed_ok_rows))
-        store.transaction(lambda connection: connection.execute("UPDATE job SET inputs = NULL"))
+    _forget(store)
     return Changes(fresh=False, record=record, spec_digest=digest, comparison=found, rerun=bool(found.changed_ok_rows) and word == "rerun")
+
+
+def _forget(store: Store) -> None:
+    """From the first answer to something else on, who goes back to what was asked before has changed the job again, whether or not this run comes to its end."""
+    store.transaction(lambda connection: connection.execute("UPDATE job SET inputs = NULL"))
 
 
 async def _to_its_end(work: Callable[[], Comparison], off: threading.Event) -> Comparison:

@@ -20,8 +20,9 @@ from batchllm import tokens
 from batchllm.core.errors import SpecError, StoreError
 from batchllm.cost.listing import Listed, find
 from batchllm.cost.updates import current
+from batchllm.engine.access import Access, reachable
 from batchllm.engine.deps import RunOptions
-from batchllm.engine.setup import Access, check_money, documented_output, price_finder, reachable
+from batchllm.engine.facts import check_money, documented_output, price_finder
 from batchllm.engine.source import Source
 from batchllm.spec import JobSpec, ModelSpec
 from batchllm.spec.dotenv import NAME as DOTENV

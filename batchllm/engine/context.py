@@ -88,7 +88,7 @@ class Context:
             self.on_length = "fail"
         self._keep_bodies = spec.keep_bodies
         self._next_attempt = first_attempt_id
-        self._marks: deque[tuple[float, int, int]] = deque()
+        self._marks: deque[tuple[float, int, int, int]] = deque()
         self.requests = 0
         self.tokens = 0
         self.set_aside = 0
@@ -132,17 +132,17 @@ class Context:
     def mark(self) -> None:
         """Once a second: the rates are those of the last minute."""
         now = self.clock.now()
-        self._marks.append((now, self.requests, self.tokens))
+        self._marks.append((now, self.requests, self.tokens, self.outcomes.committed))
         while len(self._marks) > 2 and now - self._marks[0][0] > _RATE_SECONDS:
             self._marks.popleft()
 
-    def rates(self) -> tuple[float, float]:
-        """Requests and tokens per minute, over the last minute at most."""
+    def rates(self) -> tuple[float, float, float]:
+        """Requests, tokens and finished rows per minute, over the last minute at most."""
         if not self._marks:
-            return (0.0, 0.0)
-        then, requests, tokens = self._marks[0]
-        seconds = max(self.clock.now() - then, 1e-3)
-        return ((self.requests - requests) / seconds * 60, (self.tokens - tokens) / seconds * 60)
+            return (0.0, 0.0, 0.0)
+        then, requests, tokens, rows = self._marks[0]
+        minutes = max(self.clock.now() - then, 1e-3) / 60
+        return ((self.requests - requests) / minutes, (self.tokens - tokens) / minutes, (self.outcomes.committed - rows) / minutes)
 
     @property
     def keeps_bodies(self) -> bool:

@@ -24,11 +24,10 @@ from batchllm.store.records import FAILED, NO_HISTORY, OK, PENDING, Answer, Hist
 from batchllm.store.samples import load_samples
 from batchllm.store.store import reopen
 from batchllm.store.stored import results_of
+from batchllm.store.twins import name_sources_anew
 
 if TYPE_CHECKING:
     from batchllm.engine.context import Context
-
-Put = Callable[[Lane, Work], Any]
 
 
 class PutBack:
@@ -155,6 +154,8 @@ class Feeder:
         if not self._source.is_stream:
             assert self._intake is not None
             self._intake.remove_unseen()
+            if self._intake.renumbered:
+                name_sources_anew(connection)
         total = nth if not self._source.is_stream else connection.execute("SELECT count(*) FROM rows WHERE row IS NOT NULL").fetchone()[0]
         connection.execute("UPDATE job SET total_rows = ?", (total,))
         if self._source.covers_all(nth):

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from batchllm.core.errors import Problem, SpecError
 from batchllm.core.nouns import Code, Request, RowError
-from batchllm.engine.setup import Access, documented
+from batchllm.engine.access import Access
+from batchllm.engine.facts import documented
 from batchllm.rows.trim import trimmed
 from batchllm.spec import JobSpec
 from batchllm.tokens import Counter, output_cap

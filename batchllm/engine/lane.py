@@ -156,7 +156,7 @@ class Lane:
         self.counter = counter
         self.own = own
         self.groups = (own, *shared)
-        """The groups that a refusal pauses: its own, and those it shares with other models (not the run's slots)."""
+        """Its own, and those it shares with other models (not the run's slots)."""
         self.queue = queue
         self.purse = purse
         self.charging = charging
@@ -344,10 +344,12 @@ class Lane:
         """All budgets that its requests are paid from."""
         return self.queue.caps
 
-    def most_slack_pico(self, utc: float) -> int:
-        """By how much one request can cost more than is held for it (`budget.reserve: learned`), as the spec's own parameters say."""
-        prices = self.prices(utc, self._asked.tier)
-        return prices.worst(0, self._asked.cap) if prices is not None and self._asked.cap is not None else 0
+    def most_slack_pico(self, utc: float, *, longer: bool) -> int:
+        """By how much one request can cost more than is held for it (`budget.reserve: learned`), as the spec's own parameters say. `longer`: its cap may be raised."""
+        prices, cap = self.prices(utc, self._asked.tier), self._asked.cap
+        if longer and cap is not None:
+            cap = max(cap, self._documented_output or cap << LONGER)
+        return prices.worst(0, cap) if prices is not None and cap is not None else 0
 
     def larger_than(self, prepared: Prepared) -> str | None:
         """The limit per minute that this request is larger than by far, however full the bucket is; None when it may pass some time."""
@@ -396,6 +398,11 @@ class Lane:
         return not self.own.in_flight and not self.queue.waiters and now >= self.own.paused_until
 
     # Several keys.
+
+    @property
+    def blamed(self) -> Sequence[LimitGroup]:
+        """The groups that a refusal pauses. Of several keys each has an account's limits for itself: what one is refused says nothing about what the others share."""
+        return self.groups if len(self.keys) == 1 else (self.own,)
 
     @property
     def is_out(self) -> bool:

@@ -14,10 +14,11 @@ from batchllm.core.errors import Problem, SpecError
 from batchllm.core.nouns import Draft, Row, RowError, Usage
 from batchllm.cost import Prices
 from batchllm.cost.listing import find
+from batchllm.engine.access import access_without_keys
 from batchllm.engine.answers import Answers
 from batchllm.engine.deps import RunOptions
 from batchllm.engine.plan import earlier_of
-from batchllm.engine.plan_models import Asked, Basis, PlanModel, access_without_keys
+from batchllm.engine.plan_models import Asked, Basis, PlanModel
 from batchllm.engine.plan_saves import batch_prices
 from batchllm.engine.source import Source
 from batchllm.spec import JobSpec, ModelSpec, OverridesSpec, Route, literal

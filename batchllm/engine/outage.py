@@ -11,7 +11,7 @@ FAULTS_IN_A_ROW = 5
 class Outage:
     """Whether an endpoint is down, and since when."""
 
-    __slots__ = ("_rows", "alive_at", "down", "first_at", "looked_at", "probes", "streak", "words")
+    __slots__ = ("_rows", "alive_at", "down", "first_at", "late", "looked_at", "probes", "streak", "words")
 
     def __init__(self) -> None:
         self.alive_at = -math.inf
@@ -24,12 +24,16 @@ class Outage:
         self.down = False
         self.probes = 0
         self.words = ""
+        self.late = True
+        """Whether there was nothing but timeouts: then it may be no trouble at all, only slower than it is waited for."""
 
-    def fault(self, now: float, words: str, *, row_key: int | None = None) -> None:
-        """A fault that an endpoint in trouble gives. `row_key`: a row can give it too, so each row counts once."""
+    def fault(self, now: float, words: str, *, late: bool = False, row_key: int | None = None) -> None:
+        """A fault that an endpoint in trouble gives (`late`: a timeout). `row_key`: a row can give it too, so each row counts once."""
         if self.streak == 0:
             self.first_at = now
+            self.late = True
         self.words = words
+        self.late = self.late and late
         if row_key is not None:
             if row_key in self._rows:
                 return

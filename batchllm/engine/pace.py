@@ -27,7 +27,9 @@ def charging_of(model: ModelSpec, base_url: str) -> Charging:
     """How a model's provider counts; a simulated one by the accounting that its spec asks for."""
     if model.provider == "simulated":
         return charging(model.simulator.accounting, "")
-    return charging(model.provider, (urlsplit(base_url).hostname or "").lower())
+    # Whoever names a host knows better than its address tells: a gateway of one's own may stand before Azure.
+    provider = model.quirks.accounting if model.quirks is not None else model.provider
+    return charging(provider, (urlsplit(base_url).hostname or "").lower())
 
 
 def limit_of(limits: RateLimits, dimension: str) -> float | None:

@@ -21,6 +21,7 @@ from batchllm.engine.attempt import Accepted, LaneOut, Rejected, Unbounded, Unwr
 from batchllm.engine.exchange import Exchange, exchange_many
 from batchllm.providers.codec import PackingCodec
 from batchllm.providers.prompts import one_text
+from batchllm.providers.shares import shared_usage
 from batchllm.retry.decide import Again, row_error
 
 if TYPE_CHECKING:
@@ -280,8 +281,8 @@ class _Trip:
 
     def conclude(self, came: HttpReply | Fault, outcomes: Sequence[Reply | Fault] | Fault, bodies: tuple[bytes | None, bytes | None]) -> None:
         """Hands each row its outcome."""
-        for place, (seat, attempt_id) in enumerate(zip(self._seats, self._ids, strict=True)):
-            outcome = outcomes if isinstance(outcomes, Fault) else outcomes[place]
+        each = self._shared(outcomes) if isinstance(outcomes, Fault) else outcomes
+        for place, (seat, attempt_id, outcome) in enumerate(zip(self._seats, self._ids, each, strict=True)):
             # The bodies of a pack are kept once, and only where there are no vectors in them: those are the answers.
             kept = bodies if isinstance(outcome, Fault) and (place == 0 or not isinstance(outcomes, Fault)) else (None, None)
             if not seat.end.done():
@@ -315,7 +316,7 @@ class _Trip:
     def in_vain(self, fault: Fault, came: HttpReply | Fault) -> None:
         """Books a request that was refused for what one of its rows may have brought; it counts for none of them."""
         status = came.status if isinstance(came, HttpReply) else None
-        for seat, attempt_id in zip(self._seats, self._ids, strict=True):
+        for seat, attempt_id, part in zip(self._seats, self._ids, self._shared(fault), strict=True):
             settle(
                 self._run,
                 self._lane,
@@ -324,7 +325,7 @@ class _Trip:
                 _Share(self._fare, seat.prepared.held),
                 attempt_id,
                 None,
-                fault,
+                part,
                 status,
                 None,
                 outcome=str(row_error(fault).code),
@@ -334,6 +335,13 @@ class _Trip:
             )
             if seat.work.kind in _SENT_ANEW:
                 seat.work.kind = "retry"
+
+    def _shared(self, fault: Fault) -> list[Fault]:
+        """One fault of all rows as a fault of each: what the request used was used once."""
+        if fault.usage is None:
+            return [fault] * len(self._seats)
+        usages = shared_usage(fault.usage, [seat.prepared.estimate for seat in self._seats])
+        return [replace(fault, usage=usage) for usage in usages]
 
     def cancelled(self) -> None:
         """Broken off by us: each row may have been billed."""

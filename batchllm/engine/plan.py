@@ -14,19 +14,21 @@ from typing import Any
 
 from batchllm.core.errors import SpecError, StoreError
 from batchllm.cost import Prices
+from batchllm.engine.access import access_without_keys, reachable
 from batchllm.engine.answers import Answers
 from batchllm.engine.deps import RunOptions
+from batchllm.engine.facts import check_money
+from batchllm.engine.lanes import most_inputs
 from batchllm.engine.pace import minute_buckets
 from batchllm.engine.packing import MOST_TOKENS
 from batchllm.engine.plan_caps import Binding, binding_cap, days_needed, minutes_needed
 from batchllm.engine.plan_count import Counted, count
 from batchllm.engine.plan_left import Left, day_wait, with_what_is_left
 from batchllm.engine.plan_live import Live
-from batchllm.engine.plan_models import Basis, Earlier, PlanModel, Stored, access_without_keys, look_back
+from batchllm.engine.plan_models import Basis, Earlier, PlanModel, Stored, look_back
 from batchllm.engine.plan_notes import of_job, of_store, on_top
 from batchllm.engine.plan_play import Played, Unit, how_many, play
 from batchllm.engine.plan_saves import Saving, savings
-from batchllm.engine.setup import check_money, most_inputs, reachable
 from batchllm.engine.source import Source
 from batchllm.spec import JobSpec, deadline_utc
 from batchllm.store.read import StoreReader

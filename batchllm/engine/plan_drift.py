@@ -12,9 +12,9 @@ from typing import Any
 from batchllm.core import json
 from batchllm.core.errors import Problem, SpecError
 from batchllm.engine.deps import RunOptions
+from batchllm.engine.facts import price_finder
 from batchllm.engine.plan import earlier_of
 from batchllm.engine.plan_models import ENOUGH_ANSWERS
-from batchllm.engine.setup import price_finder
 from batchllm.engine.source import Source
 from batchllm.spec import JobSpec
 

@@ -15,9 +15,9 @@ from typing import Literal
 from batchllm.admit.windows import DAY_SECONDS, next_californian_midnight
 from batchllm.core.money import PICO_PER_USD
 from batchllm.core.nouns import Row, RowError, Wanted
+from batchllm.engine.access import deployment_of
 from batchllm.engine.compare import Judge
 from batchllm.engine.pace import charging_of, left_of_day
-from batchllm.engine.setup import deployment_of
 from batchllm.engine.source import Planned, Source
 from batchllm.spec import JobSpec
 from batchllm.store.intake import Intake, load_answers

@@ -14,14 +14,14 @@ from typing import Any, Literal, NamedTuple
 
 from batchllm import tokens
 from batchllm.admit import Charging
-from batchllm.core.errors import Problem, SpecError
 from batchllm.core.nouns import Draft, Request, Usage, Wanted
 from batchllm.cost import Prices
+from batchllm.engine.access import Access, deployment_of
+from batchllm.engine.facts import documented, documented_output, price_finder
 from batchllm.engine.fit import Fit
 from batchllm.engine.pace import charging_of
 from batchllm.engine.prompt_cache import SURELY_KEPT_TOKENS, beginning_kept
-from batchllm.engine.setup import Access, documented, documented_output, price_finder
-from batchllm.providers.codecs import Unserved, codec_for
+from batchllm.providers.codecs import codec_for
 from batchllm.rows.media import attachments, loaded
 from batchllm.rows.request import merge
 from batchllm.simulator import Settings, Simulator
@@ -235,34 +235,6 @@ class PlanModel:
         return ASSUMED_SECONDS + output_tokens / ASSUMED_TOKENS_PER_SECOND
 
 
-def access_without_keys(spec: JobSpec, environ: Mapping[str, str], names: list[str]) -> dict[str, Access]:
-    """Base URLs of these models, without asking for any key; one whose variables aren't set stays as it is written. Raises SpecError for a wire that doesn't exist."""
-    access: dict[str, Access] = {}
-    problems: list[Problem] = []
-    for name in names:
-        model: ModelSpec = spec.models[name]
-        try:
-            base = model.api_base(environ)
-        except SpecError:
-            base = model.base_url or ""
-        try:
-            codec_for(
-                provider=model.provider,
-                endpoint=spec.endpoint,
-                base_url=base or _NO_HOST,
-                model=model.model,
-                api_key=None,
-                headers={},
-                host=model.quirks,
-            )
-        except Unserved as error:
-            problems.append(Problem(file=str(spec.path) if spec.path is not None else None, path=f"models.{name}", message=str(error)))
-        access[name] = Access(base_url=base, key=None, headers={})
-    if problems:
-        raise SpecError(problems)
-    return access
-
-
 _EARLIER = """
 SELECT d.name, d.provider, d.base_url, d.model, count(*), avg(l.output_tokens), avg(l.ended_at - l.started_at),
        sum(coalesce(l.cached_input_tokens, 0)) * 1.0 / max(sum(l.input_tokens), 1), sum(coalesce(l.cache_write_tokens, 0)) * 1.0 / max(sum(l.input_tokens), 1),
@@ -293,7 +265,8 @@ def look_back(reader: StoreReader, spec: JobSpec) -> tuple[Stored, dict[str, Ear
         rows = reader.connection.execute(_EARLIER).fetchall()
         states = dict(reader.connection.execute("SELECT state, count(*) FROM rows WHERE row IS NOT NULL GROUP BY state").fetchall())
         (spent,) = reader.connection.execute("SELECT sum(cost_pico) FROM attempt_log WHERE simulated = ?", (simulated,)).fetchone()
-        used = tuple(day for day in used_by_day(reader.connection) if day.simulated == simulated)
+        present = [deployment_of(name, model) for name, model in spec.models.items()]
+        used = tuple(day for day in used_by_day(reader.connection, present) if day.simulated == simulated)
         by_kind = {part.key: part.cost_pico for part in spend_by(reader.connection, "kind", simulated=simulated)}
     except sqlite3.OperationalError:
         return Stored(), {}  # a store of an older version that no run has migrated yet

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from batchllm import cost
 from batchllm.core.errors import SpecError
-from batchllm.core.nouns import Fault, Kind
+from batchllm.core.nouns import REFUSALS, Fault, Kind
 from batchllm.core.secret import Scrubber
 from batchllm.core.wire import HttpReply, Transport
+from batchllm.engine.access import Access, check_access, reachable, scrubber
 from batchllm.engine.checkup import Check, fail, ok, warn
 from batchllm.engine.keys import NoKey, read_keys
-from batchllm.engine.setup import Access, check_access, reachable, scrubber
 from batchllm.providers.catalog import OLLAMA_BASE, Page, list_call, read_list
 from batchllm.providers.codecs import Unserved, codec_for
 from batchllm.spec import JobSpec, ModelSpec
@@ -81,7 +81,7 @@ async def endpoint(name: str, model: ModelSpec, access: Access, transport: Trans
     about = f"endpoint of {name}"
     base = access.base_url or (OLLAMA_BASE if model.provider == "ollama" else "")
     began = datetime.now(UTC)
-    came = await transport.send(list_call(model.provider, base, access.key, access.headers), timeout_seconds=_CALL_SECONDS)
+    came = await transport.send(list_call(model.provider, base, access.key, access.headers, host=model.quirks), timeout_seconds=_CALL_SECONDS)
     if isinstance(came, Fault):
         return [fail(about, scrub.text(came.message), "check base_url and the network; a run would wait and stop after `outage_seconds`")]
     page = read_list(model.provider, came)
@@ -96,10 +96,10 @@ def _reached(about: str, model: ModelSpec, page: Page | Fault, status: int, scru
         words = f"{status}: {scrub.text(page.message)[:300]}"
         if page.kind in (Kind.AUTH, Kind.MONEY):
             return fail(about, f"the key was refused: {words}", "check the key and what it may use (`api_key_env`)")
-        if page.kind in (Kind.RATE, Kind.OVERLOAD, Kind.RAMP, Kind.QUOTA_DAY):
+        if page.kind in REFUSALS:
             return warn(about, f"there, but says not now: {words}")
         return warn(about, f"there, but has no list of models ({words}): the key was not checked", f"batchllm try {job} asks one row")
-    ids = [served.id for served in page.models]
+    ids = [scrub.text(served.id) for served in page.models]
     if model.model == NO_MODEL or page.after is not None or _listed(model.model, ids):
         return ok(
             about,
@@ -119,7 +119,7 @@ def _listed(model: str, ids: list[str]) -> bool:
 
 def _limits(about: str, model: ModelSpec, base: str, came: HttpReply) -> list[Check]:
     try:
-        codec = codec_for(provider=model.provider, endpoint="chat", base_url=base, model=model.model, api_key=None, headers={})
+        codec = codec_for(provider=model.provider, endpoint="chat", base_url=base, model=model.model, api_key=None, headers={}, host=model.quirks)
         hints = codec.hints(came.headers)
     except (Unserved, ValueError):
         return []

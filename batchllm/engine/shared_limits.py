@@ -12,8 +12,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from batchllm.admit import Bucket, LimitGroup
+from batchllm.engine.access import Access
 from batchllm.engine.lane import Lane
-from batchllm.engine.setup import Access, Lanes
+from batchllm.engine.lanes import Lanes
 from batchllm.share import Account, Grant, account_of
 from batchllm.share.split import split_whole
 

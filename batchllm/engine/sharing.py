@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchllm.admit import Allowance
 from batchllm.core.events import Note
-from batchllm.engine.setup import Access, Lanes
+from batchllm.engine.access import Access
+from batchllm.engine.lanes import Lanes
 from batchllm.engine.shared_days import SharedDays
 from batchllm.engine.shared_limits import NOTHING, RATES, ROOM, SLOTS, Meter, Pool, held_up, known_buckets, pools_of, set_part, set_slots, slots_of
 from batchllm.share import Claim, DayLedger, Grant, Seat
@@ -82,6 +83,7 @@ class Sharing:
         if self._seat is None:
             return
         for cap, ledger in self._caps:
+            cap.purse.leave()
             # What can't be given back is lost to the others for the day, no more.
             with contextlib.suppress(Busy, OSError):
                 ledger.settle(cap.starts_utc, used=cap.purse.spent_pico + cap.purse.reserved_pico)

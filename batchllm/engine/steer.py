@@ -17,8 +17,10 @@ from batchllm.core import json
 from batchllm.core.errors import BatchLLMError, SpecError
 from batchllm.core.events import Note
 from batchllm.core.money import text_usd
-from batchllm.engine.budgets import amount_words, caps_json, is_budget
-from batchllm.engine.setup import Access, Lanes, cap_of, check_money
+from batchllm.engine.access import Access
+from batchllm.engine.budgets import amount_words, cap_of, caps_json, is_budget
+from batchllm.engine.facts import check_money
+from batchllm.engine.lanes import Lanes
 from batchllm.engine.steer_keys import FIXED, changeable, shown, value_at
 from batchllm.spec import JobSpec, deadline_utc, parse_set
 from batchllm.store.intake import finished_among

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchllm.admit import Closed
+from batchllm.core.errors import StoreError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class Stopper:
 
     def __init__(self) -> None:
         self.stop: Stop | None = None
+        self.failure: StoreError | None = None
+        """What the store failed with first, whatever stopped the run before."""
         self._event = asyncio.Event()
         self._on_stop: list[Callable[[Stop], None]] = []
 
@@ -37,6 +40,11 @@ class Stopper:
             self._event.set()
             for call in self._on_stop:
                 call(stop)
+
+    def fail(self, error: StoreError) -> None:
+        """The store takes nothing more, so nothing may be sent."""
+        self.failure = self.failure or error
+        self.set(Stop(exit_code=5, stopped_by="store", message=str(error)))
 
     async def wait(self) -> None:
         """Returns when the run stops."""

@@ -212,7 +212,8 @@ class _State:
         """A reply that is no answer ends the try: a run would wait, or try again."""
         outcome = came if isinstance(came, Fault) else lane.codec(self.draft.endpoint).decode(came)
         if isinstance(outcome, Fault):
-            self.trouble = replace(outcome, message=scrubber.text(outcome.message))
+            code = outcome.provider_code
+            self.trouble = replace(outcome, message=scrubber.text(outcome.message), provider_code=None if code is None else scrubber.text(code))
             if self.control is not None:
                 self.control.stop(message="a try ends with the first reply that is no answer", stopped_by="try")
 

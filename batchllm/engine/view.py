@@ -8,7 +8,7 @@ from batchllm.core.events import Progress
 from batchllm.core.money import usd_from_pico
 from batchllm.engine.context import Context
 from batchllm.engine.feeder import Feeder
-from batchllm.engine.setup import Lanes
+from batchllm.engine.lanes import Lanes
 
 
 class View:
@@ -48,9 +48,9 @@ class View:
         """For the display."""
         tally = self._context.outcomes.tally
         purse = self._lanes.purses[self._lanes.simulated_only]
-        requests, used = self._context.rates()
+        # What is left is told by rows that came to their end: a request may be one of many tries, or carry many rows.
+        requests, used, rows = self._context.rates()
         pending = tally.pending
-        done_rate = requests
         return Progress(
             total=tally.total,
             ok=tally.ok,
@@ -66,7 +66,7 @@ class View:
             requests_per_minute=requests,
             tokens_per_minute=used,
             limited_by=self.limited_by(),
-            eta_seconds=pending / done_rate * 60 if pending is not None and done_rate > 0 and not self.paused else None,
+            eta_seconds=pending / rows * 60 if pending is not None and rows > 0 and not self.paused else None,
             seconds=self._context.clock.now() - self._began,
             waits_until_utc=self.waits_until(),
         )

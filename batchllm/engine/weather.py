@@ -34,6 +34,8 @@ _SHAKY = frozenset({Kind.NETWORK, Kind.TIMEOUT, Kind.GATEWAY_TIMEOUT, Kind.BAD_G
 """Faults that count for a row, but that a dying endpoint gives too."""
 _EXCUSES = 3
 """So often a fault of a row is taken for the endpoint's, once others got answers after the first of them."""
+_PAID_EXCUSES = 8
+"""So often a fault of a row that may have been paid for is taken for the endpoint's, over all runs: an endpoint that really hangs has many rows to be probed by."""
 _NO_PROBE = frozenset({"budget", *DAY})
 """What keeps even a probe from being sent."""
 _VAIN = 0.25
@@ -137,7 +139,7 @@ class Weather:
         if hint is None:
             # Who says when to come back is alive: such refusals are no part of an outage that may follow.
             lane.outage.fault(now, words)
-        for group in lane.groups:
+        for group in lane.blamed:
             first = group.refused(sent_at=end.sent_at, now=now, factor=0.5)
             group.paused_for = "rpd" if decision.until_window else "pause"
             if hint is not None:
@@ -183,10 +185,10 @@ class Weather:
             return
         now = self._clock.now()
         words = end.fault.message if end.fault is not None else ""
-        lane.outage.fault(now, words)
+        lane.outage.fault(now, words, late=end.fault is not None and end.fault.kind is Kind.TIMEOUT)
         straggler = end.sent_at < lane.own.episode_at
         if wait is not None:
-            for group in lane.groups:
+            for group in lane.blamed:
                 self._pause(lane, group, now, wait, words, say=group.refused(sent_at=end.sent_at, now=now, factor=0.8))
         elif end.fault is not None and end.fault.kind is Kind.OVERLOAD:
             lane.own.refused(sent_at=end.sent_at, now=now, factor=0.8)
@@ -194,10 +196,15 @@ class Weather:
 
     def excuses(self, lane: Lane, work: Work, fault: Fault) -> bool:
         """Whether a fault that would count for its row is the outage's; to be asked once for each. Not for ever: when all other rows have come to their ends, those
-        that hang by themselves are alone, and look like an outage.
+        that hang by themselves are alone and look like an outage, and each time may be paid for. So none is excused more than `_PAID_EXCUSES` times.
         """
         if not lane.outage.down or work.suspect or fault.kind not in _SHAKY:
             return False
+        if fault.kind is not Kind.BAD_GATEWAY:
+            work.paid_excuses += 1
+            if work.paid_excuses > _PAID_EXCUSES:
+                work.suspect = True
+                return False
         if work.excused_at is None:
             work.excused_at = self._clock.now()
         work.excused += 1
@@ -228,7 +235,7 @@ class Weather:
             # Others got their replies meanwhile: it is the row that hangs or breaks, and it must come to its own end.
             work.suspect = True
             return
-        lane.outage.fault(now, end.fault.message, row_key=work.row_key)
+        lane.outage.fault(now, end.fault.message, late=end.fault.kind is Kind.TIMEOUT, row_key=work.row_key)
         self._maybe_outage(lane, now, straggler=end.sent_at < lane.own.episode_at)
 
     def _maybe_outage(self, lane: Lane, now: float, *, straggler: bool) -> None:
@@ -267,13 +274,9 @@ class Weather:
         # A fault of another key, however old this one's trouble is, begins a trouble of the model only then.
         since = max(key.outage.first_at for key in lane.keys if key is lane or key.out is None)
         if now - since >= self._retry.outage_seconds:
-            self._stopper.set(
-                Stop(
-                    exit_code=4,
-                    stopped_by="outage",
-                    message=f"{lane.label} {what} for {_span(now - since)} ({outage.words}); no row failed by it - run again when it is back",
-                )
-            )
+            step = "run again when it is back" + (", or raise retry.timeout_seconds if these rows need longer" if outage.late else "")
+            words = f"{lane.label} {what} for {_span(now - since)} ({outage.words}); no row failed by it - {step}"
+            self._stopper.set(Stop(exit_code=4, stopped_by="outage", message=words))
 
     def check(self, lane: Lane) -> None:
         """Looked at now and then: an outage ends a run also while nobody probes - unless nobody may, for a budget or a day's limit: then its time stands still."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from batchllm.core.nouns import Draft, Reply, Request, RowError
+from batchllm.core.nouns import Draft, Request
 from batchllm.rows.request import fingerprint
 from batchllm.store import History
 
@@ -36,6 +36,7 @@ class Work:
         "kept",
         "kind",
         "last_words",
+        "paid_excuses",
         "patient",
         "position",
         "route",
@@ -88,6 +89,8 @@ class Work:
         """Whether it hung or broke off while the endpoint was answering others."""
         self.excused = 0
         """Faults of it that were taken for the endpoint's."""
+        self.paid_excuses = history.excused
+        """Those of them that may have been paid for, over all runs."""
         self.excused_at: float | None = None
         """When the first of them came."""
         self.gateway_at: float | None = None
@@ -108,15 +111,3 @@ class Work:
         """Adds a known cost."""
         if cost_pico is not None:
             self.cost_pico = (self.cost_pico or 0) + cost_pico
-
-
-class Outcome:
-    """What one attempt brought: a reply or none, what was wrong with it, and what is written down about it."""
-
-    __slots__ = ("attempt_id", "error", "latency_seconds", "reply")
-
-    def __init__(self, *, attempt_id: int, reply: Reply | None, error: RowError | None, latency_seconds: float) -> None:
-        self.attempt_id = attempt_id
-        self.reply = reply
-        self.error = error
-        self.latency_seconds = latency_seconds

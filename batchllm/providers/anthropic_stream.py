@@ -15,7 +15,7 @@ from batchllm.providers import anthropic_reply
 from batchllm.providers.bodies import read_json, text_of
 from batchllm.providers.broken import NO_BODY, broken
 from batchllm.providers.envelope import ErrorBody, error_of
-from batchllm.providers.sse import Sse
+from batchllm.providers.sse import Sse, is_events
 
 _PIECES = {"text_delta": ("text", "text"), "input_json_delta": ("partial_json", "input"), "thinking_delta": ("thinking", "thinking")}
 """Kind of delta: where its piece is, and the field of the block that the pieces make up."""
@@ -64,12 +64,17 @@ class AnthropicStream:
                     self._message.update({name: value for name, value in delta.items() if value is not None})
                 self._knows_output |= self._learn(event.get("usage"))
             case "error":
-                self._error = self._error or error_of(event)
-            case None:
+                self._fail(event)
+            case None if event.get("error"):
                 # A gateway's own error frame.
-                self._error = self._error or (error_of(event) if event.get("error") else None)
+                self._fail(event)
         self._came |= progress
         return progress
+
+    def _fail(self, event: Mapping[str, Any]) -> None:
+        """An error after the stop reason takes nothing away from the answer."""
+        if self._error is None and not text_of(self._message.get("stop_reason")):
+            self._error = error_of(event)
 
     def _learn(self, usage: Any) -> bool:
         """Counts are cumulative: the latest of each holds."""
@@ -109,10 +114,14 @@ class AnthropicStream:
 
     def end(self, came: HttpReply | Fault) -> Reply | Fault:
         """The outcome. A stream counts as whole once its stop reason was seen, whatever happened to the connection after that."""
+        if isinstance(came, HttpReply) and (came.body or not 200 <= came.status < 300):
+            if not (200 <= came.status < 300 and is_events(came.body)):
+                return anthropic_reply.decode(came)
+            # A stream under another content type.
+            self.feed(came.body)
+            came = HttpReply(status=came.status, body=b"", headers=came.headers)
         for _, data in self._sse.close():
             self._event(data)
-        if isinstance(came, HttpReply) and (came.body or not 200 <= came.status < 300):
-            return anthropic_reply.decode(came)
         if self._error is None and text_of(self._message.get("stop_reason")):
             return anthropic_reply.answer(came if isinstance(came, HttpReply) else NO_BODY, self._whole())
         return broken(

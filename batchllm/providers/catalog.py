@@ -15,7 +15,7 @@ from batchllm.core.nouns import Fault
 from batchllm.core.secret import Secret
 from batchllm.core.wire import HttpCall, HttpReply
 from batchllm.providers.bodies import headers_over, no_answer, read_json, text_of, unreadable
-from batchllm.spec.hosts import PLAIN, host_at
+from batchllm.spec.hosts import PLAIN, CompatibleHost, host_at
 
 OLLAMA_BASE = "http://127.0.0.1:11434"
 MOST_PAGES = 50
@@ -44,8 +44,16 @@ class Page:
     after: str | None = None
 
 
-def list_call(provider: str, base_url: str, api_key: Secret | None, headers: Mapping[str, Secret | str], *, after: str | None = None) -> HttpCall:
-    """The call that lists models. `base_url`: as in a job; `after`: what the last page said."""
+def list_call(
+    provider: str,
+    base_url: str,
+    api_key: Secret | None,
+    headers: Mapping[str, Secret | str],
+    *,
+    host: CompatibleHost | None = None,
+    after: str | None = None,
+) -> HttpCall:
+    """The call that lists models. `base_url`: as in a job; `host`: what the job says of the server; `after`: what the last page said."""
     parts = urlsplit(base_url.strip())
     path = parts.path.rstrip("/")
     ours: dict[str, str | Secret] = {"Accept": "application/json"}
@@ -68,13 +76,13 @@ def list_call(provider: str, base_url: str, api_key: Secret | None, headers: Map
             ours["Authorization"] = Secret(f"Bearer {key}")
     else:
         path = _without(path, _OPENAI_ENDPOINTS)
-        host = host_at(base_url) or PLAIN
+        host = host or host_at(base_url) or PLAIN
+        query = dict(host.query)
         if key is not None:
             ours[host.key_header] = Secret(f"Bearer {key}" if host.key_header == "Authorization" else key)
         if host.deployments:
             # Azure's classic way: models are beside the deployments, not below them.
             path = f"{path.partition('/openai')[0]}/openai"
-            query = dict(host.query)
         path += "/models"
     address = urlunsplit(parts._replace(path=path, query=urlencode(query) if query else parts.query, fragment=""))
     return HttpCall(method="GET", url=address, body=b"", headers=headers_over(ours, headers))

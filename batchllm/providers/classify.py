@@ -26,6 +26,7 @@ _COSTS: dict[Kind, tuple[Billed, bool]] = {
     Kind.GATEWAY_TIMEOUT: ("maybe", True),
     Kind.SERVER: ("maybe", True),
     Kind.PROTOCOL: ("maybe", True),
+    Kind.CUT: ("maybe", True),
     Kind.CONFLICT: ("no", True),
     Kind.OVERLOAD: ("no", True),
     Kind.RATE: ("no", True),

@@ -15,7 +15,7 @@ from batchllm.providers import gemini_reply
 from batchllm.providers.bodies import read_json, text_of
 from batchllm.providers.broken import NO_BODY, broken
 from batchllm.providers.envelope import ErrorBody, error_of
-from batchllm.providers.sse import Sse
+from batchllm.providers.sse import Sse, is_events
 
 
 class GeminiStream:
@@ -34,17 +34,32 @@ class GeminiStream:
         """Takes the next bytes, split anywhere; says whether they brought a part of the answer."""
         progress = False
         for _, data in self._sse.feed(chunk):
-            progress = self._frame(data) or progress
+            progress = self._frame(read_json(data)) or progress
         return progress
 
-    def _frame(self, data: str) -> bool:
-        frame = read_json(data)
+    def _takes(self, came: HttpReply) -> bool:
+        """Whether a whole body is the stream all the same: under another content type, or as one array of its frames (without `alt=sse`, which proxies lose)."""
+        if not 200 <= came.status < 300:
+            return False
+        if is_events(came.body):
+            self.feed(came.body)
+            return True
+        frames = read_json(came.body)
+        if not isinstance(frames, list) or len(frames) < 2:
+            return False
+        for frame in frames:
+            self._frame(frame)
+        return True
+
+    def _frame(self, frame: Any) -> bool:
         if isinstance(frame, list) and frame:
             frame = frame[0]
         if not isinstance(frame, dict):
             return False
         if frame.get("error"):
-            self._error = self._error or error_of(frame)
+            # After the finish reason it takes nothing away from the answer.
+            if self._error is None and not text_of(self._candidate.get("finishReason")):
+                self._error = error_of(frame)
             return False
         self._top.update({name: value for name, value in frame.items() if name != "candidates" and value is not None})
         candidates = frame.get("candidates")
@@ -63,10 +78,12 @@ class GeminiStream:
 
     def end(self, came: HttpReply | Fault) -> Reply | Fault:
         """The outcome. A stream counts as whole once its finish reason was seen, whatever happened to the connection after that."""
-        for _, data in self._sse.close():
-            self._frame(data)
         if isinstance(came, HttpReply) and (came.body or not 200 <= came.status < 300):
-            return gemini_reply.decode(came)
+            if not self._takes(came):
+                return gemini_reply.decode(came)
+            came = HttpReply(status=came.status, body=b"", headers=came.headers)
+        for _, data in self._sse.close():
+            self._frame(read_json(data))
         reply = came if isinstance(came, HttpReply) else NO_BODY
         feedback = self._top.get("promptFeedback")
         blocked = isinstance(feedback, dict) and feedback.get("blockReason") and not self._candidate

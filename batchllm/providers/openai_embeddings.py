@@ -1,6 +1,6 @@
 """The codec of OpenAI's embeddings: one input or many in one request, vectors as numbers or as base64.
 
-The traps: vectors may come in any order and are told apart by their index alone; base64 holds little-endian float32; an empty input spoils the whole request, so it is
+The traps: vectors may come in any order and are told apart by their index alone, which some servers don't count; base64 holds little-endian float32; an empty input spoils the whole request, so it is
 refused before it is sent. Usage is the request's, and is shared out among its inputs. Source: protocols A.6.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from sys import byteorder
 from typing import Any
@@ -96,13 +97,17 @@ def input_of(request: Request) -> str:
 
 
 def _by_index(items: Sequence[Any], count: int) -> list[Sequence[float] | None]:
-    """The vectors in the order of the inputs; where an index is missing, the place in the list is one."""
+    """The vectors in the order of the inputs. Servers that number nothing, or call each of them 0, keep the order; but where some are missing, or two have the same
+    number among others, nobody knows whose a vector is.
+    """
+    told = [item.get("index") if isinstance(item, dict) else None for item in items]
+    if len(items) == count and all(index == told[0] for index in told):
+        told = list(range(count))
+    often = Counter(index for index in told if isinstance(index, int))
     vectors: list[Sequence[float] | None] = [None] * count
-    for place, item in enumerate(items):
-        if isinstance(item, dict):
-            index = item.get("index", place)
-            if isinstance(index, int) and 0 <= index < count:
-                vectors[index] = vector_of(item.get("embedding"))
+    for index, item in zip(told, items, strict=True):
+        if isinstance(index, int) and 0 <= index < count and isinstance(item, dict) and often[index] == 1:
+            vectors[index] = vector_of(item.get("embedding"))
     return vectors
 
 

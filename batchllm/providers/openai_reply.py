@@ -11,7 +11,7 @@ from typing import Any
 
 from batchllm.core.nouns import Fault, Finish, Kind, Reply, Usage
 from batchllm.core.wire import HttpReply
-from batchllm.providers.bodies import no_answer, read_json, text_of, unreadable
+from batchllm.providers.bodies import json_of, no_answer, read_json, text_of, unreadable
 from batchllm.providers.classify import classify, classify_inner
 from batchllm.providers.envelope import error_of, header_text
 from batchllm.providers.usage import cost_of, usage_of
@@ -92,9 +92,17 @@ def content_of(value: Any) -> tuple[str | None, str | None] | None:
 def _tool_calls(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     calls = message.get("tool_calls")
     if isinstance(calls, list) and calls:
-        return tuple(call for call in calls if isinstance(call, dict))
+        return tuple(_call(call) for call in calls if isinstance(call, dict))
     legacy = message.get("function_call")
-    return ({"type": "function", "function": legacy},) if isinstance(legacy, dict) else ()
+    return (_call({"type": "function", "function": legacy}),) if isinstance(legacy, dict) else ()
+
+
+def _call(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As it came; arguments that a server sent as an object become text, as everywhere else."""
+    function = call.get("function")
+    if not isinstance(function, dict) or isinstance(function.get("arguments"), str | None):
+        return call
+    return {**call, "function": {**function, "arguments": json_of(function["arguments"])}}
 
 
 def _answer(reply: HttpReply, data: Mapping[str, Any], choice: Mapping[str, Any]) -> Reply | Fault:

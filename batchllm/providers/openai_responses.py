@@ -14,10 +14,9 @@ from batchllm.providers.envelope import ErrorBody, error_of
 from batchllm.providers.openai_responses_reply import decode, understand
 from batchllm.providers.openai_responses_request import items_of, shape_fields
 from batchllm.providers.openai_wire import OpenAIWire
-from batchllm.providers.sse import Sse
+from batchllm.providers.sse import Sse, is_events
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
-_STREAM_STARTS = (b"data:", b"event:", b":")
 
 
 class OpenAIResponses(OpenAIWire):
@@ -68,6 +67,8 @@ class ResponseStream:
         self._sse = Sse()
         self._items: list[Any] = []
         """Items that are done, for servers whose last event has none."""
+        self._texts: list[str] = []
+        """Pieces of text, for servers that send neither."""
         self._response: dict[str, Any] = {}
         self._ended = False
         self._error: ErrorBody | None = None
@@ -87,6 +88,8 @@ class ResponseStream:
         kind = text_of(event.get("type")) or name or ""
         if kind.endswith(".delta"):
             progress = bool(event.get("delta"))
+            if kind == "response.output_text.delta" and isinstance(event.get("delta"), str):
+                self._texts.append(event["delta"])
             self._began |= progress
             return progress
         response = event.get("response")
@@ -103,7 +106,7 @@ class ResponseStream:
     def end(self, came: HttpReply | Fault) -> Reply | Fault:
         """The outcome. The answer is whole once its last event was seen, whatever happened to the connection after that."""
         if isinstance(came, HttpReply) and (came.body or not 200 <= came.status < 300):
-            if not (200 <= came.status < 300 and came.body.lstrip()[:8].startswith(_STREAM_STARTS)):
+            if not (200 <= came.status < 300 and is_events(came.body)):
                 return decode(came)
             self.feed(came.body)
             came = HttpReply(status=came.status, body=b"", headers=came.headers)
@@ -112,7 +115,8 @@ class ResponseStream:
         reply = came if isinstance(came, HttpReply) else NO_BODY
         if self._ended and self._error is None:
             if not self._response.get("output"):
-                self._response = {**self._response, "output": self._items}
+                said = [{"type": "message", "content": "".join(self._texts)}] if self._texts else []
+                self._response = {**self._response, "output": self._items or said}
             outcome = understand(reply, self._response)
             return outcome if isinstance(outcome, Reply) or not self._began else replace(outcome, billed="yes")
         stray = self._sse.stray

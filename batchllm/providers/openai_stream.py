@@ -17,12 +17,11 @@ from batchllm.providers.bodies import json_of, read_json, text_of
 from batchllm.providers.broken import NO_BODY, broken
 from batchllm.providers.envelope import ErrorBody, error_of
 from batchllm.providers.openai_reply import content_of, decode, understand
-from batchllm.providers.sse import Sse
+from batchllm.providers.sse import Sse, is_events
 from batchllm.providers.usage import usage_of
 
 _ABOUT = ("id", "model", "service_tier")
 _THINKING = ("reasoning_content", "reasoning", "thinking")
-_STREAM_STARTS = (b"data:", b"event:", b":")
 _MOST_CALLS = 10_000
 
 
@@ -64,18 +63,19 @@ class ToolCalls:
             return None
         if isinstance(index, int):
             self._at[index] = len(self._calls)
-        self._calls.append({"id": None, "kind": "function", "name": None, "pieces": []})
+        place = index if isinstance(index, int) else len(self._calls)
+        self._calls.append({"place": place, "id": None, "kind": "function", "name": None, "pieces": []})
         return self._calls[-1]
 
     def whole(self) -> list[dict[str, Any]]:
-        """The calls as a whole reply has them."""
+        """The calls as a whole reply has them: in the order of the wire's indexes, where it has any."""
         return [
             {
                 **({"id": call["id"]} if call["id"] else {}),
                 "type": call["kind"],
                 call["kind"]: {"name": call["name"] or "", ("arguments" if call["kind"] == "function" else "input"): "".join(call["pieces"])},
             }
-            for call in self._calls
+            for call in sorted(self._calls, key=lambda call: call["place"])
         ]
 
 
@@ -124,6 +124,8 @@ class CompletionStream:
             if name not in self._about and event.get(name):
                 self._about[name] = event[name]
         groq = event.get("x_groq")
+        if isinstance(groq, dict) and groq.get("error") and self._finish is None and self._error is None:
+            self._error = error_of({"error": groq["error"]})
         for usage in (event.get("usage"), groq.get("usage") if isinstance(groq, dict) else None):
             # A last usage of zeros doesn't wipe out what was told before.
             if isinstance(usage, dict) and (self._usage is None or usage_of(usage) is not None):
@@ -171,7 +173,7 @@ class CompletionStream:
     def end(self, came: HttpReply | Fault) -> Reply | Fault:
         """The outcome. The answer is whole once its finish reason was seen, whatever happened to the connection after that."""
         if isinstance(came, HttpReply) and (came.body or not 200 <= came.status < 300):
-            if not (200 <= came.status < 300 and came.body.lstrip()[:8].startswith(_STREAM_STARTS)):
+            if not (200 <= came.status < 300 and is_events(came.body)):
                 return decode(came)
             # A stream under another content type.
             self.feed(came.body)

@@ -78,6 +78,8 @@ CODES: dict[str, Kind] = {
     **dict.fromkeys(("slow_down", "ramp_limit_exceeded"), Kind.RAMP),
     **dict.fromkeys(("rate_limit_exceeded", "openrouter_in_flight_budget", "all_deployments_in_cooldown"), Kind.RATE),
     "weight_exceeds_budget": Kind.OVERSIZE,
+    # Groq's 400 for what its own model wrote: the next try may well be better.
+    **dict.fromkeys(("tool_use_failed", "json_validate_failed", "output_parse_failed"), Kind.CUT),
     **dict.fromkeys(
         ("server_is_overloaded", "overloaded_error", "engine_overloaded", "engine_overloaded_error", "capacity_exceeded", "resource_unavailable"),
         Kind.OVERLOAD,

@@ -10,6 +10,12 @@ from __future__ import annotations
 _KEPT_STRAY_BYTES = 1 << 20
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
 _BOM = b"\xef\xbb\xbf"
+_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
+def is_events(body: bytes) -> bool:
+    """Whether a body that came under another content type is an event stream all the same."""
+    return body[:64].removeprefix(_BOM).lstrip().startswith(_STARTS)
 
 
 class Sse:

@@ -108,7 +108,8 @@ def summary_lines(summary: Summary, *, job: str, simulated: bool) -> list[str]:
             attempt_words(summary.attempts, summary.requests, summary.retries, summary.refusals) + (", none of them by this run" if none_new else ""),
         ),
     ]
-    if summary.results is not None:
+    # A run that is stopped before any row is finished writes no file.
+    if summary.results is not None and (summary.stopped_by is None or summary.rows.ok or summary.rows.failed):
         table.append(("results", summary.results))
     table.append(("store", summary.store))
     lines = [headline(summary), *columns(table)]

@@ -31,7 +31,8 @@ def _unusable(reply: Reply, kind: Kind, message: str) -> Fault:
 def judge(reply: Reply, *, on_length: Literal["ok", "retry", "fail"]) -> RowError | Fault | None:
     """None: keep the answer. A `RowError`: the row is lost on this model, the reply's text may be kept. A `Fault`: decide whether to try again."""
     if reply.refusal is not None or reply.finish in ("refusal", "filter"):
-        words = reply.refusal or reply.text or "the provider's content filter withheld the answer"
+        words = reply.refusal or (reply.text if reply.finish == "refusal" else None)
+        words = words or f"the provider's content filter {'cut' if reply.text else 'withheld'} the answer"
         return RowError(code=Code.REFUSED, message=words[:500], http_status=OK_STATUS, provider_code=reply.finish_raw)
     if reply.finish == "error":
         return _unusable(reply, Kind.CUT, f"the answer was broken off by the server (finish {reply.finish_raw!r})")

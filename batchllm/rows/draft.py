@@ -6,7 +6,7 @@ The trap: with a prompt in the spec a row's fields are data and nothing else. A 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,8 +18,6 @@ from batchllm.core.nouns import Code, Draft, Endpoint, Row, RowError
 from batchllm.rows import shapes
 from batchllm.rows.media import Attacher, BadFile
 from batchllm.rows.template import Engine, NotFilled, Text
-
-_Filler = Callable[[Mapping[str, Any]], Any]
 
 
 class Drafter:

@@ -53,7 +53,6 @@ class Ticket:
     """Whose request it is, where there are several keys: each is an account of its own, with its own limits."""
     bucket: str = ""
     """Whose buckets those are."""
-    holds_slot: bool = False
     logged: bool = True
     """False for requests that generate nothing (`/v1/models`)."""
     finished: bool = False

@@ -44,6 +44,8 @@ class CompatibleHost:
     """Whether `response_format` may be a JSON Schema; else `json_object` is asked for, and the schema is only checked afterwards."""
     requests_per: Literal["minute", "day"] | None = None
     """What the request limit in its headers is counted over, where that is known."""
+    accounting: Literal["openai", "azure", "groq", "gemini"] = "openai"
+    """Whose way of charging requests against their rate limits it has."""
     rules: str | None = None
     """Whose table of what a model can't take holds for its models: a provider's name, such as `openai`."""
 
@@ -65,6 +67,7 @@ HOSTS: tuple[CompatibleHost, ...] = (
         at=(".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"),
         output_cap="max_completion_tokens",
         key_header="api-key",
+        accounting="azure",
         rules="openai",
     ),
     CompatibleHost(
@@ -74,6 +77,7 @@ HOSTS: tuple[CompatibleHost, ...] = (
         key_header="api-key",
         deployments=True,
         query={"api-version": "2024-10-21"},
+        accounting="azure",
         rules="openai",
     ),
     CompatibleHost(
@@ -84,6 +88,7 @@ HOSTS: tuple[CompatibleHost, ...] = (
         output_cap="max_completion_tokens",
         drop=("logprobs", "top_logprobs", "logit_bias"),
         requests_per="day",
+        accounting="groq",
     ),
     CompatibleHost(name="together", base_url="https://api.together.xyz/v1", key_env="TOGETHER_API_KEY", at=("api.together.xyz", "api.together.ai")),
     CompatibleHost(
@@ -108,6 +113,7 @@ HOSTS: tuple[CompatibleHost, ...] = (
         base_url="https://generativelanguage.googleapis.com/v1beta/openai",
         key_env="GEMINI_API_KEY",
         at=("generativelanguage.googleapis.com",),
+        accounting="gemini",
         # Unknown fields are a 400 there.
         drop=("logit_bias", "store", "metadata", "user", "prompt_cache_key", "safety_identifier"),
     ),

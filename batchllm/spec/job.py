@@ -74,7 +74,7 @@ class JobSpec(Part):
     extends: Text | None = None
     """Path of a spec that this one is laid over, key by key: objects are merged, everything else is replaced, null takes a key away. Paths in it are relative to it."""
     input: Input | None = None
-    """Where the rows come from: a path, a glob, a list of them, or {path, types, delimiter, encoding}."""
+    """Where the rows come from: a path, a glob, a list of them, or an object that also says how they are read, filtered and joined."""
     id: Text | None = None
     """Column that holds `custom_id`; default: "custom_id" if the first readable row has it, else the row number."""
     prompt: Prompt | None = None

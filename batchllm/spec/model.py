@@ -222,11 +222,11 @@ class ModelSpec(Part):
         if self.base_url is None:
             return HOSTS[self.provider].base_url if self.provider in HOSTS else ""
         url = expand(self.base_url, environ, key="base_url").strip()
-        # What was filled in may be secret, so the message shows the URL as written.
-        if url_problem(url) is not None:
-            raise SpecError(
-                Problem(path="base_url", message=f"{self.base_url!r} does not become an http or https URL once its variables are filled in")
-            )
+        problem = url_problem(url)
+        if problem is not None:
+            # What was filled in may be secret, so the message shows the URL as written.
+            words = problem.split(", got ")[0]
+            raise SpecError(Problem(path="base_url", message=f"{self.base_url!r} once its variables are filled in: {words}"))
         return url.rstrip("/")
 
     def header_values(self, environ: Mapping[str, str]) -> dict[str, Secret]:

@@ -89,7 +89,7 @@ class _YamlReader:
             mark = error.problem_mark or error.context_mark
             words = str(error.problem or error.context or "can't be read")
             line, column = (mark.line + 1, mark.column + 1) if mark is not None else (None, None)
-            raise SpecError(Problem(file=self.file, line=line, column=column, message=_explain(words, error.context))) from None
+            raise SpecError(Problem(file=self.file, line=line, column=column, message=_explain(words, error.context, error.context_mark))) from None
         except YAMLError as error:
             raise SpecError(Problem(file=self.file, message=f"not YAML: {' '.join(str(error).split())}")) from None
         except RecursionError:
@@ -211,9 +211,15 @@ def _fits_json(number: float) -> bool:
     return -(2**63) <= number < 2**64 if isinstance(number, int) else math.isfinite(number)
 
 
-def _explain(words: str, context: object) -> str:
+def _explain(words: str, context: object, began: Any) -> str:
+    """The parser's words, which speak of flow nodes and block ends, in those of somebody who made a slip."""
     if "mapping values are not allowed" in words:
-        return "a second `:` in one line; put a text that contains `: ` in quotes"
+        return "a second `:` in one line, or a line that is indented too far; put a text that contains `: ` in quotes"
+    if "flow" in str(context) or "end of stream" in words:
+        line = f" of line {began.line + 1}" if began is not None else ""
+        return f"the quote{line} is not closed" if "quoted" in str(context) else f"the bracket{line} is not closed before this, or a comma is missing"
+    if "<block end>" in words:
+        return "this doesn't fit in here: indent keys of one object alike; in a text in quotes, write the quote twice"
     if "cannot start any token" in words:
         return f"{words}; indent with spaces, not tabs" if "\\t" in words else f"{words}; put the text in quotes"
     if "another document" in words:

@@ -39,6 +39,8 @@ class Intake:
         self._stream = stream
         self._adding = adding
         self.seen = Bits()
+        self.renumbered = False
+        """Whether a row that is named by its number has another one now."""
         connection.execute("DROP TABLE IF EXISTS temp.seen")
         if not fresh:
             connection.execute("CREATE TEMP TABLE seen (identity TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID")
@@ -108,7 +110,8 @@ class Intake:
             self._next_row += 1
         returned = stored is None
         if stored != position:
-            custom_id = self._custom_id(row, position)
+            before, custom_id = custom_id, self._custom_id(row, position)
+            self.renumbered = self.renumbered or before != custom_id
             if self._adding:
                 connection.execute("UPDATE rows SET row = ?, custom_id = ? WHERE row_key = ?", (position, custom_id, key))
         return Known(row_key=key, state=state, nth=nth, custom_id=custom_id, new=returned and state == PENDING, position=position, pin=pin)
@@ -140,20 +143,30 @@ def load_histories(connection: sqlite3.Connection, keys: Sequence[int]) -> dict[
     costs: dict[int, int | None] = {}
     query = f"""
         SELECT l.row_key, d.name, CASE WHEN l.outcome = 'unavailable' AND l.http_status IN (504, 524) THEN 'gateway_timeout' ELSE l.outcome END, max(l.attempt), sum(l.counted AND l.attempt > r.failures_after),
-               sum(CASE WHEN l.attempt > r.cost_after THEN l.cost_pico END), max(l.attempt > r.cost_after)
+               sum(CASE WHEN l.attempt > r.cost_after THEN l.cost_pico END), max(l.attempt > r.cost_after),
+               sum(l.attempt > r.failures_after AND NOT l.counted AND l.billed = 'maybe' AND l.outcome != 'cancelled' AND l.http_status IS NOT 502)
         FROM attempt_log l JOIN deployments d ON d.deployment = l.deployment JOIN rows r ON r.row_key = l.row_key
         WHERE l.row_key IN ({_marks(len(keys))}) GROUP BY 1, 2, 3"""  # noqa: S608 - question marks only
     resent: dict[int, bool] = {}
-    for key, model, outcome, attempt, counted, cost, present in connection.execute(query, list(keys)):
+    excused: dict[int, int] = {}
+    for key, model, outcome, attempt, counted, cost, present, uncounted in connection.execute(query, list(keys)):
         attempts[key] = max(attempts.get(key, 0), attempt)
         resent[key] = resent.get(key, False) or bool(present)
+        excused[key] = excused.get(key, 0) + uncounted
         if counted:
             failures.setdefault(key, {})[model] = failures.get(key, {}).get(model, 0) + counted
             outcomes.setdefault(key, {})[model, outcome] = counted
         if cost is not None:
             costs[key] = (costs.get(key) or 0) + cost
     return {
-        key: History(attempts=count, failures=failures.get(key, {}), by_outcome=outcomes.get(key, {}), cost_pico=costs.get(key), resent=resent[key])
+        key: History(
+            attempts=count,
+            failures=failures.get(key, {}),
+            by_outcome=outcomes.get(key, {}),
+            cost_pico=costs.get(key),
+            excused=excused[key],
+            resent=resent[key],
+        )
         for key, count in attempts.items()
     }
 

@@ -6,6 +6,7 @@ They work on a running job too (WAL readers don't disturb the writer) and never 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,12 @@ def result_of(row: Sequence[Any]) -> Result:
     )
 
 
+def _unchanging(path: Path) -> str:
+    """For a store on a disk that can't be written (an archive, a snapshot): SQLite makes a file beside a store that may change meanwhile. Who writes has a WAL there."""
+    real = os.path.realpath(path)
+    return "" if os.access(os.path.dirname(real), os.W_OK) or os.path.exists(f"{real}-wal") else "&immutable=1"  # noqa: PTH110, PTH120 - SQLite's own way from a link to its files
+
+
 class StoreReader:
     """A read-only connection. Raises StoreError when the file can't be used; use it as a context manager."""
 
@@ -72,7 +79,8 @@ class StoreReader:
         if not path.exists():
             raise StoreError(f"{path}: there is no store yet; start the job with `batchllm run`")
         try:
-            self.connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=10, check_same_thread=False)
+            uri = f"file:{quote(str(path))}?mode=ro{_unchanging(path)}"
+            self.connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10, check_same_thread=False)
         except sqlite3.Error as error:
             raise explain(error, str(path)) from error
         try:

@@ -143,6 +143,8 @@ class History:
     """(model name, outcome; `gateway_timeout` for a 504) -> how many of those."""
     cost_pico: int | None = None
     """Known cost since the request last changed."""
+    excused: int = 0
+    """Timeouts and the like that were taken for the endpoint's, though each may have been paid for."""
     resent: bool = False
     """Whether its present request was ever sent."""
 

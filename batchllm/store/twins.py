@@ -54,12 +54,28 @@ def error_of(answer: Answer) -> RowError | None:
     )
 
 
+def asked_anew(connection: sqlite3.Connection, row_keys: Collection[int]) -> set[int]:
+    """Rows whose good answer a person put away (`retry`): they are to have a new one, not what anybody kept."""
+    query = f"SELECT DISTINCT row_key FROM history WHERE row_key IN ({', '.join('?' * len(row_keys))}) AND reason = 'retry' AND status = 'ok'"  # noqa: S608 - question marks only
+    return {key for (key,) in connection.execute(query, list(row_keys))}
+
+
 def stop_sharing_failure(connection: sqlite3.Connection, row_key: int) -> None:
     """A row that shares a failure is put back to pending: it, and whoever asks the same from now on, is to be asked and not to fail alike once more."""
     connection.execute(
         """UPDATE outcomes SET twin = NULL WHERE status = 'failed' AND shared_from IS NULL
            AND twin = (SELECT twin FROM outcomes WHERE row_key = ? AND status = 'failed' AND shared_from IS NOT NULL)""",
         (row_key,),
+    )
+
+
+def name_sources_anew(connection: sqlite3.Connection) -> None:
+    """Rows that are named by their numbers have moved: who shares an outcome names its source by the number that it has now."""
+    connection.execute(
+        """UPDATE outcomes SET shared_from = coalesce((
+               SELECT r.custom_id FROM outcomes s JOIN rows r ON r.row_key = s.row_key
+               WHERE s.twin = outcomes.twin AND s.shared_from IS NULL AND s.status = outcomes.status AND r.row IS NOT NULL ORDER BY r.row LIMIT 1), shared_from)
+           WHERE shared_from IS NOT NULL AND twin IS NOT NULL"""
     )
 
 

@@ -7,7 +7,7 @@ counting, or a clock that steps back would open a window again.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from batchllm.store.records import Deployment
@@ -37,14 +37,20 @@ class DayUse(NamedTuple):
     """Attempts that may have been billed, and nobody knows for how many tokens (a version before token budgets sent them)."""
 
 
-def used_by_day(connection: sqlite3.Connection) -> list[DayUse]:
-    """All that this store ever used."""
+def used_by_day(connection: sqlite3.Connection, present: Collection[Deployment]) -> list[DayUse]:
+    """All that this store ever used. `present`: the models as the spec calls them now; what one of them used under an older name is told under the new one."""
     query = f"""
-        SELECT CAST(l.started_at / {DAY_SECONDS} AS INTEGER) * {DAY_SECONDS}.0, d.name, l.simulated, coalesce(sum(l.cost_pico), 0),
+        SELECT CAST(l.started_at / {DAY_SECONDS} AS INTEGER) * {DAY_SECONDS}.0, d.name, d.provider, d.base_url, d.model, l.simulated, coalesce(sum(l.cost_pico), 0),
                coalesce(sum(CASE WHEN l.billed = 'maybe' THEN l.reserved_pico END), 0), sum({USED_TOKENS}), sum({PINNED_TOKENS}),
                sum(l.input_tokens IS NULL AND l.billed = 'maybe' AND l.reserved_tokens IS NULL)
-        FROM attempt_log l JOIN deployments d ON d.deployment = l.deployment GROUP BY 1, 2, 3"""  # noqa: S608 - constants only
-    return [DayUse(day, name, bool(simulated), *rest) for day, name, simulated, *rest in connection.execute(query)]
+        FROM attempt_log l JOIN deployments d ON d.deployment = l.deployment GROUP BY 1, d.deployment, l.simulated"""  # noqa: S608 - constants only
+    unchanged = {(one.name, one.identity) for one in present}
+    renamed = {one.identity: one.name for one in present}
+    found: list[DayUse] = []
+    for day, name, provider, base_url, model, simulated, *rest in connection.execute(query):
+        identity = (provider, base_url, model)
+        found.append(DayUse(day, name if (name, identity) in unchanged else renamed.get(identity, name), bool(simulated), *rest))
+    return found
 
 
 class Sent(NamedTuple):

@@ -121,6 +121,8 @@ def explain(error: sqlite3.Error, path: str) -> StoreError:
         mend = "it is read-only: mend its permissions, or choose another place with --store"
     elif "not a database" in text or "malformed" in text:
         mend = "it is damaged or no SQLite file: restore it from a copy, or move it away to start anew"
+    elif "unable to open" in text:
+        mend = "SQLite can't make its files beside it: copy the store, with its `-wal` if there is one, to a folder that can be written"
     else:
         mend = "run again; if this repeats, run `sqlite3 FILE 'pragma integrity_check'`"
     return StoreError(f"{path}: {text} - {mend}")

@@ -6,32 +6,40 @@ The line that matters: did any byte of the request leave? Before that nothing ca
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import ssl
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from batchllm.core.nouns import Fault, Kind
-from batchllm.core.secret import Secret
 from batchllm.core.wire import HttpCall, HttpReply, StreamReader
+from batchllm.transport.exchange import CONNECT_SECONDS, Connections, Exchange
 
 _MAX_BODY_BYTES = 64 * 2**20
 """No answer is larger; a server that sends more (also as a gzip bomb, also without saying so beforehand) must not take the machine's memory or the store's."""
-_CONNECT_SECONDS = 10.0
 _STREAMS = frozenset({"text/event-stream", "application/x-ndjson", "application/stream+json"})
-_FOREIGN = (TimeoutError, aiohttp.ClientError, OSError)
+_AWAY_SECONDS = 1.0
+"""A timer that comes so late was not late by itself: the process was stopped (Ctrl-Z, a frozen container), and answers that came meanwhile wait to be read."""
+_RETURN_SECONDS = 2.0
+"""For reading them, before anything counts as too late."""
+_FOREIGN = (TimeoutError, aiohttp.ClientError, HttpProcessingError, OSError)
 """What aiohttp and the operating system raise for what the network did (TLS errors are OSErrors)."""
 
 
 class _Deadline:
     """When one request must be over."""
 
-    __slots__ = ("at", "over", "passed", "task")
+    __slots__ = ("at", "excused", "over", "passed", "task")
 
     def __init__(self, at: float, task: asyncio.Task[Any]) -> None:
         self.at = at
+        self.excused = False
         self.task = task
         self.over = False
         self.passed = False
@@ -73,6 +81,10 @@ class _Deadlines:
     def _look(self) -> None:
         self._timer = None
         now = self._loop.time()
+        if now - self._queue[0].at > _AWAY_SECONDS:
+            for deadline in self._queue:
+                if deadline.at < now + _RETURN_SECONDS and not deadline.excused:
+                    deadline.at, deadline.excused = now + _RETURN_SECONDS, True
         while self._queue and (self._queue[0].over or self._queue[0].at <= now + 0.001):
             deadline = self._queue.popleft()
             if not deadline.over:
@@ -89,7 +101,7 @@ class _Deadlines:
 class _Watch:
     """Looks after one streamed answer: progress moves its end further, without touching a timer each time."""
 
-    __slots__ = ("_at", "_loop", "_timer", "begun", "passed", "task")
+    __slots__ = ("_at", "_excused", "_loop", "_timer", "begun", "passed", "task")
 
     def __init__(self, seconds: float) -> None:
         task = asyncio.current_task()
@@ -97,6 +109,7 @@ class _Watch:
         self.task = task
         self.begun = False
         self.passed = False
+        self._excused = False
         self._loop = asyncio.get_running_loop()
         self._at = self._loop.time() + seconds
         self._timer = self._loop.call_at(self._at, self._look)
@@ -110,9 +123,15 @@ class _Watch:
             self._timer = self._loop.call_at(at, self._look)
         self._at = at
         self.begun = True
+        self._excused = False
 
     def _look(self) -> None:
         if self._loop.time() + 0.001 < self._at:
+            self._timer = self._loop.call_at(self._at, self._look)
+            return
+        if not self._excused and self._loop.time() - self._at > _AWAY_SECONDS:
+            self._excused = True
+            self._at = self._loop.time() + _RETURN_SECONDS
             self._timer = self._loop.call_at(self._at, self._look)
             return
         self.passed = True
@@ -124,64 +143,43 @@ class _Watch:
 
 
 class HttpTransport:
-    """One connection pool for a run. Create it inside the loop."""
+    """The sockets of a run. Create it inside the loop."""
 
     def __init__(self) -> None:
-        # limit=0: the gate alone decides how much is in flight, and nobody waits for a pool slot inside a timeout.
-        # keepalive below the 5 s after which common servers close: a POST on a dead connection is an ambiguous outcome.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4, ttl_dns_cache=60)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "batchllm"},
-            skip_auto_headers=("Content-Type",),
-            max_line_size=64 * 1024,
-            max_field_size=64 * 1024,
-        )
-        self._urls: dict[str, URL] = {}
+        self._connections = Connections()
         self._deadlines = _Deadlines()
 
     async def send(self, call: HttpCall, *, timeout_seconds: float) -> HttpReply | Fault:
         """The complete reply, or the fault that kept it from coming. Never raises for what the network or the server did."""
-        url = self._urls.get(call.url)
-        if url is None:
-            url = self._urls[call.url] = URL(call.url)
-        headers = {name: value.reveal() if isinstance(value, Secret) else value for name, value in call.headers.items()}
         deadline = self._deadlines.start(timeout_seconds)
         try:
-            async with self._session.request(call.method, url, data=call.body, headers=headers, allow_redirects=False) as response:
-                return await _whole(response)
+            async with self._connections.exchange(call) as exchange:
+                return await _whole(exchange)
         except asyncio.CancelledError:
             if not deadline.passed:
                 raise
             deadline.task.uncancel()
             return Fault(kind=Kind.TIMEOUT, message=f"no complete answer within {timeout_seconds:g} s", billed="maybe")
         except _FOREIGN as error:
-            return _fault(error, url, timeout_seconds)
+            return _fault(error, URL(call.url), timeout_seconds)
         finally:
             deadline.over = True
 
     async def stream(self, call: HttpCall, reader: StreamReader, *, timeout_seconds: float, stall_seconds: float) -> HttpReply | Fault:
         """Like `send`, but a streamed body goes to `reader` as it comes."""
-        url = self._urls.get(call.url)
-        if url is None:
-            url = self._urls[call.url] = URL(call.url)
-        headers = {name: value.reveal() if isinstance(value, Secret) else value for name, value in call.headers.items()}
         watch = _Watch(timeout_seconds)
         try:
-            async with self._session.request(call.method, url, data=call.body, headers=headers, allow_redirects=False) as response:
-                if not (200 <= response.status < 300 and response.content_type in _STREAMS):
-                    return await _whole(response)
+            async with self._connections.exchange(call) as exchange:
+                if not (200 <= exchange.status < 300 and _media_type(exchange.headers) in _STREAMS):
+                    return await _whole(exchange)
                 size = 0
-                async for part in response.content.iter_any():
+                async for part in exchange.content.iter_any():
                     size += len(part)
                     if size > _MAX_BODY_BYTES:
-                        response.close()
-                        return _too_large(response.status)
+                        return _too_large(exchange.status)
                     if reader.feed(part):
                         watch.progress(stall_seconds)
-                return HttpReply(status=response.status, body=b"", headers=response.headers)
+                return HttpReply(status=exchange.status, body=b"", headers=exchange.headers)
         except asyncio.CancelledError:
             if not watch.passed:
                 raise
@@ -189,22 +187,25 @@ class HttpTransport:
             words = f"the answer stalled: nothing new for {stall_seconds:g} s" if watch.begun else f"no answer began within {timeout_seconds:g} s"
             return Fault(kind=Kind.TIMEOUT, message=words, billed="maybe")
         except _FOREIGN as error:
-            return _fault(error, url, timeout_seconds)
+            return _fault(error, URL(call.url), timeout_seconds)
         finally:
             watch.end()
 
     async def close(self) -> None:
         """Ends open connections."""
         self._deadlines.close()
-        await self._session.close()
+        await self._connections.close()
 
 
-async def _whole(response: aiohttp.ClientResponse) -> HttpReply | Fault:
-    body = await _body(response)
+async def _whole(exchange: Exchange) -> HttpReply | Fault:
+    body = await _body(exchange)
     if body is None:
-        response.close()
-        return _too_large(response.status)
-    return HttpReply(status=response.status, body=body, headers=response.headers)
+        return _too_large(exchange.status)
+    return HttpReply(status=exchange.status, body=body, headers=exchange.headers)
+
+
+def _media_type(headers: Mapping[str, str]) -> str:
+    return headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def _too_large(status: int) -> Fault:
@@ -215,7 +216,7 @@ def _fault(error: Exception, url: URL, timeout_seconds: float) -> Fault:
     """What the network did, in our words. The order is that of the classes: the special before the general."""
     match error:
         case aiohttp.ConnectionTimeoutError():
-            return _unreachable(f"no connection to {url.host} within {_CONNECT_SECONDS:.0f} s")
+            return _unreachable(f"no connection to {url.host} within {CONNECT_SECONDS:.0f} s")
         case TimeoutError():
             return Fault(kind=Kind.TIMEOUT, message=f"no complete answer within {timeout_seconds:g} s", billed="maybe")
         case aiohttp.ClientConnectorDNSError():
@@ -228,22 +229,23 @@ def _fault(error: Exception, url: URL, timeout_seconds: float) -> Fault:
             return Fault(kind=Kind.NETWORK, message="the server closed the connection without an answer", billed="maybe")
         case aiohttp.ClientPayloadError():
             return Fault(kind=Kind.NETWORK, message=f"the answer was cut short: {_words(error)}", billed="maybe")
-        case aiohttp.ClientResponseError():
+        case HttpProcessingError():
             return Fault(kind=Kind.PROTOCOL, message=f"not understood as HTTP: {' '.join(error.message.split())}", billed="maybe")
         case _:
             return Fault(kind=Kind.NETWORK, message=f"the connection broke: {_words(error)}", billed="maybe")
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes | None:
+async def _body(exchange: Exchange) -> bytes | None:
     """The whole body, unpacked; None when there is too much of it."""
-    told = response.content_length
-    if told is not None and told > _MAX_BODY_BYTES:
+    if exchange.content.is_eof():
+        # It came with the head, as most do; aiohttp stops reading long before that is too much.
+        return exchange.content.read_nowait()
+    told = exchange.headers.get("Content-Length", "")
+    if told.isdecimal() and int(told) > _MAX_BODY_BYTES:
         return None
-    if told is not None and "Content-Encoding" not in response.headers:
-        return await response.read()
     parts: list[bytes] = []
     size = 0
-    async for part in response.content.iter_any():
+    async for part in exchange.content.iter_any():
         size += len(part)
         if size > _MAX_BODY_BYTES:
             return None
@@ -257,4 +259,7 @@ def _unreachable(message: str) -> Fault:
 
 def _words(error: BaseException) -> str:
     cause = getattr(error, "os_error", None) or error
+    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno is not None and cause.errno in errno.errorcode:
+        # asyncio's own words for it are `Connect call failed ('127.0.0.1', 9)`.
+        return os.strerror(cause.errno)
     return getattr(cause, "strerror", None) or " ".join(str(cause).split()) or type(cause).__name__

@@ -49,7 +49,7 @@ def verify(seed: int, *, rows: int = 200, plan: Plan | None = None, say: Callabl
         lives=world.lives,
         deaths=world.deaths,
         requests=sum(simulator.audit.requests for simulator in world.sims.values()),
-        overshoot_pico=world.judge.overshoot_pico,
+        overshoot_pico=world.judge.bill.overshoot_pico,
         seconds=world.seconds,
     )
 

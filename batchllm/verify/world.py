@@ -2,9 +2,6 @@
 
 All that outlives a process is its folder and the provider. So a death is an image of the folder at that instant - the store with its unfolded log - and the next life
 starts from the image. What the dead process still does while it unwinds happens in the old folder and at a provider that no longer listens to it: nobody sees it.
-
-Where can a process die? Between two things that anybody outside could tell apart: a commit, a request's arrival, a reply, a file. Every other step between two awaits
-changes memory only, and memory is lost. Readings of the clock and events count too, as they lie between steps that write without the writer (the run's record, the results).
 """
 
 from __future__ import annotations
@@ -14,174 +11,30 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from batchllm.core.events import Progress
 from batchllm.core.money import pico_from_usd
-from batchllm.core.nouns import Fault, Result, Usage
+from batchllm.core.nouns import Result
 from batchllm.core.virtual import run_virtual
-from batchllm.core.wire import HttpCall, HttpReply, StreamReader
-from batchllm.cost import from_spec
 from batchllm.engine import Deps, RunOptions, Summary, run_job
-from batchllm.engine.control import Control
-from batchllm.simulator import Settings, SimulatedTransport, Simulator
+from batchllm.simulator import Settings, Simulator
 from batchllm.spec import JobSpec, build
 from batchllm.store import Store
 from batchllm.store.settle import settle
+from batchllm.verify.calm import price, reference
 from batchllm.verify.disk import Disk, VirtualWriter, announced
 from batchllm.verify.findings import Findings
 from batchllm.verify.judge import Judge
-from batchllm.verify.plan import CAP_ROOM_USD, PRICES, Life, Plan
+from batchllm.verify.plan import CAP_ROOM_USD, Life, Plan
+from batchllm.verify.process import EPOCH, Process, Wall
 from batchllm.verify.watch import Watch
+from batchllm.verify.wire import Wire
 
-_EPOCH = 1_795_219_200.0
 _LAST_LIVES = 12
-_MOST_EVENTS = 1_000_000
-"""Of one life, which may wait for a day; more means that something spins."""
 _UNWIND_SECONDS = 10_000.0
-_BOOK = {name: from_spec(**price) for name, price in PRICES.items()}
-
-
-def price(model: str, usage: Usage) -> int:
-    """The provider's bill for a request, in pico-dollars."""
-    return _BOOK[model].price(usage)
-
-
-class Wall:
-    """One process's clock; wall time is the world's, with its jumps, and never falls within a process."""
-
-    def __init__(self, world: World, event: Callable[[], object]) -> None:
-        self._world = world
-        self._event = event
-        self._loop = asyncio.get_running_loop()
-        self._last = 0.0
-
-    def now(self) -> float:
-        return self._loop.time()
-
-    def utc(self) -> float:
-        self._event()
-        return self.look()
-
-    def look(self) -> float:
-        """The same without being an event."""
-        self._last = max(self._last, _EPOCH + self._loop.time() + self._world.shift_seconds)
-        return self._last
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
-class Process:
-    """One life, from the outside."""
-
-    def __init__(self, world: World, life: Life, folder: Path, where: str) -> None:
-        self.life = life
-        self.folder = folder
-        self.where = where
-        self.dead = False
-        self.image: Path | None = None
-        self.told: dict[int, Result] = {}
-        """Results that were announced as committed, by position."""
-        self.control: Control | None = None
-        self.task: asyncio.Task[Summary] | None = None
-        self.asked: list[asyncio.Task[HttpReply | Fault]] = []
-        """Requests, as the provider sees them, in the order of their arrival."""
-        self._world = world
-        self._left = int(life.at) if life.end == "kill" else -1
-        self._events = 0
-
-    def event(self) -> bool:
-        """Something that the outside could see: the process may die right here. Whether it is dead."""
-        if self.dead:
-            return True
-        self._events += 1
-        if self._events == self._left:
-            self.die()
-        elif self._events == _MOST_EVENTS:
-            self._world.findings.add(f"{self.where}: still at work after {_MOST_EVENTS} events")
-            self.die()
-        return self.dead
-
-    def die(self) -> None:
-        """kill -9."""
-        if self.dead or self.task is None or self.task.done():
-            return
-        self.dead = True
-        self.image = self._world.next_folder()
-        for path in self.folder.iterdir():
-            # The log's index is rebuilt from the log; the lock is gone with its process.
-            if not path.name.endswith(("-shm", ".lock")):
-                shutil.copy(path, self.image / path.name)
-        self.task.cancel()
-
-    def stop(self) -> None:
-        """`batchllm stop`, or a first Ctrl-C."""
-        if self.control is not None and not self.dead:
-            self.control.stop(message="stopped by the plan")
-
-    async def hang_up(self) -> None:
-        """The process is gone; the provider notices it request by request.
-
-        In the order of arrival: a cancelled program unwinds in the order of a set, which is another one each time, and no seed would replay exactly.
-        """
-        left = [asked for asked in self.asked if not asked.done()]
-        for asked in left:
-            asked.cancel()
-        if left:
-            await asyncio.wait(left)
-
-    async def started(self, control: Control) -> None:
-        """The engine hands its control over."""
-        self.control = control
-
-
-class _Wire:
-    """The way from a process to the provider."""
-
-    def __init__(self, world: World, process: Process, watch: Watch, model: str, clock: Wall) -> None:
-        self._process = process
-        self._watch = watch
-        self._model = model
-        self._clock = clock
-        self._silent = world.plan.silent
-        self._real = SimulatedTransport(world.sims[model], clock)
-
-    async def send(self, call: HttpCall, *, timeout_seconds: float) -> HttpReply | Fault:
-        return await self._asked(call, lambda: self._real.send(call, timeout_seconds=timeout_seconds))
-
-    async def stream(self, call: HttpCall, reader: StreamReader, *, timeout_seconds: float, stall_seconds: float) -> HttpReply | Fault:
-        return await self._asked(call, lambda: self._real.stream(call, reader, timeout_seconds=timeout_seconds, stall_seconds=stall_seconds))
-
-    async def _asked(self, call: HttpCall, ask: Callable[[], Coroutine[Any, Any, HttpReply | Fault]]) -> HttpReply | Fault:
-        process, watch, model = self._process, self._watch, self._model
-        if process.event():
-            await _for_ever()
-        watch.arrival(model, call, self._clock.now())
-        try:
-            # In a task of its own, which ends when the provider hears of it: see `hang_up`.
-            process.asked.append(asyncio.ensure_future(ask()))
-            reply = await asyncio.shield(process.asked[-1])
-        finally:
-            watch.left(model)
-        if self._silent and isinstance(reply, HttpReply):
-            reply = replace(reply, headers={name: value for name, value in reply.headers.items() if "ratelimit" not in name.lower()})
-        if process.event():
-            await _for_ever()
-        watch.reply(model, reply, self._clock.now())
-        return reply
-
-    async def close(self) -> None:
-        await self._real.close()
-
-
-async def _for_ever() -> NoReturn:
-    """Until it is cancelled."""
-    while True:
-        await asyncio.Event().wait()
 
 
 class World:
@@ -255,7 +108,7 @@ class World:
         self.input.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
         # In the world's own time: two edits within one tick of the real clock would look like none.
         self._edits += 1
-        os.utime(self.input, ns=(self._edits, int(_EPOCH * 1e9) + self._edits * 1_000_000_000))
+        os.utime(self.input, ns=(self._edits, int(EPOCH * 1e9) + self._edits * 1_000_000_000))
 
     def _settle(self, truth: bool) -> None:
         path = self.folder / "t.db"
@@ -267,8 +120,8 @@ class World:
             self.say(f"settle: {error}")
             return
         try:
-            billed = self.judge.bill_of_open(store.connection) if truth else None
-            done = store.transaction(lambda connection: settle(connection, simulated=True, billed_pico=billed, word="verify", now_utc=_EPOCH))
+            billed = self.judge.bill.of_open(store.connection) if truth else None
+            done = store.transaction(lambda connection: settle(connection, simulated=True, billed_pico=billed, word="verify", now_utc=EPOCH))
             self.say(f"settled: {done}")
         finally:
             store.close()
@@ -295,7 +148,7 @@ class World:
                 connection, path, on_commit=on_commit, on_failure=on_failure, disk=disk
             ),
             listener=lambda event: self._listen(process, watch, event),
-            transports=lambda name, _model: _Wire(self, process, watch, name, clock),
+            transports=lambda name, _model: Wire(self.sims[name], name, process, watch, clock, silent=self.plan.silent),
             on_result=lambda results: self._told(process, results),
             on_start=process.started,
         )
@@ -406,36 +259,3 @@ class World:
     def _reference(self, use: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
         """What an uninterrupted run without faults gives; `use`: on these models."""
         return reference(self.plan, self.input, self.next_folder(), use)
-
-
-def reference(plan: Plan, source: Path, folder: Path, use: tuple[str, ...] | None) -> list[dict[str, Any]]:
-    """The results of one calm run over the final input. Whether answers are streamed makes no difference to them."""
-    keys = {key: value for key, value in plan.keys.items() if key not in ("concurrency", "limit_groups", "keep_bodies", "retry", "stream")}
-    keys["models"] = {name: {**model, "limits": "none"} for name, model in plan.keys["models"].items()}
-    keys["keep_bodies"] = "none"
-    if use is not None and "routes" in keys:
-        keys["routes"] = [{"use": list(use)}]
-        if "on_invalid" in keys.get("output", {}):
-            keys["output"] = {**keys["output"], "on_invalid": {**keys["output"]["on_invalid"], "escalate": None}}
-    spec = build({**keys, "input": str(source)}, folder=folder)
-
-    async def main() -> Summary:
-        loop = asyncio.get_running_loop()
-
-        class Calm:
-            def now(self) -> float:
-                return loop.time()
-
-            def utc(self) -> float:
-                return _EPOCH
-
-            async def sleep(self, seconds: float) -> None:
-                await asyncio.sleep(seconds)
-
-        clock = Calm()
-        sims = {name: Simulator(Settings(seed=settings["seed"], audit_records=1), price=price) for name, settings in plan.sims.items()}
-        deps = Deps(clock=clock, environ={}, rng=random.Random(0), inline=True, transports=lambda name, _model: SimulatedTransport(sims[name], clock))
-        return await run_job(spec, deps, RunOptions())
-
-    run_virtual(main)
-    return [json.loads(line) for line in (folder / "t.results.jsonl").read_text(encoding="utf-8").splitlines()]

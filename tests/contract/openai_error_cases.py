@@ -196,6 +196,8 @@ CASES = [
     Case("context", "gemini 413", 413, {}, err("input exceeds the maximum number of tokens allowed"), "context"),
     Case("context", "a parameter's length is not the window", 400, {}, err("Invalid 'user': string too long. maximum context length is", code="string_above_max_length"), "bad request"),
     Case("filter", "openai", 400, {}, err("x", type="invalid_request_error", code="content_policy_violation"), "filter"),
+    Case("other 4xx", "groq", 400, {}, err("Failed to call a function.", type="invalid_request_error", code="tool_use_failed"), "cut"),
+    Case("other 4xx", "groq", 400, {}, err("Failed to generate JSON.", type="invalid_request_error", code="json_validate_failed"), "cut"),
     Case("filter", "azure prompt filter", 400, {}, err("The response was filtered", code="content_filter", innererror={"code": "ResponsibleAIPolicyViolation", "content_filter_result": {"hate": {"filtered": True}}}), "filter, billed maybe"),
     Case("filter", "openrouter moderation", 403, {}, err("Your input was flagged", code=403, metadata={"reasons": ["violence"], "flagged_input": "..."}), "filter"),
     Case("filter", "litellm", 400, {}, err("litellm.ContentPolicyViolationError: x", code="400"), "filter"),

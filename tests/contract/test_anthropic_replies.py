@@ -282,7 +282,10 @@ HALF = b"".join([START, *BLOCKS[:9]])
         (b"", CUT, (Kind.NETWORK, "maybe", None)),
         (START + ERROR, CAME, (Kind.OVERLOAD, "maybe", None)),
         (HALF + ERROR, CUT, (Kind.OVERLOAD, "yes", None)),
-        (STREAM + ERROR, CAME, (Kind.OVERLOAD, "yes", 18152)),
+        # Nor does an error that comes after it.
+        (STREAM + ERROR, CAME, None),
+        # A stream under another content type.
+        (b"", HttpReply(status=200, headers={"content-type": "text/plain"}, body=STREAM), None),
         (b'data: {"error":{"type":"rate_limit_error","message":"x"}}\n\n', CAME, (Kind.RATE, "maybe", None)),
     ],
 )

@@ -203,6 +203,10 @@ HALF = b"".join(FRAMES[:3])
         # Once the finish reason was seen, nothing that happens to the connection takes the answer away.
         (STREAM, CUT, None),
         (STREAM.rstrip(), CAME, None),
+        (STREAM + b"data: " + json.dumps(ERROR).encode() + b"\n\n", CAME, None),
+        # The frames under another content type, or in one array (a proxy lost `alt=sse`).
+        (b"", HttpReply(status=200, body=STREAM), None),
+        (b"", HttpReply(status=200, body=b"[" + b",".join(line[6:] for line in STREAM.splitlines() if line.startswith(b"data: ")) + b"]"), None),
         # The usage seen so far isn't the bill: nobody knows how far the server went, so none is booked and the reservation stays.
         (HALF, CAME, (Kind.CUT, "yes", None)),
         (HALF, CUT, (Kind.NETWORK, "yes", None)),

@@ -11,7 +11,7 @@ import pytest
 from batchllm.core.nouns import Kind, Request, Usage
 from batchllm.core.secret import Secret
 from batchllm.core.wire import HttpReply
-from batchllm.engine.setup import price_finder
+from batchllm.engine.facts import price_finder
 from batchllm.providers.codecs import codec_for
 from batchllm.spec import ModelSpec
 

@@ -278,6 +278,23 @@ def test_vectors_are_told_apart_by_their_index():
 
 
 @pytest.mark.parametrize(
+    ("indexes", "whose"),
+    [
+        ([0, 0, 0], [10.0, 11.0, 12.0]),
+        ([None, None, None], [10.0, 11.0, 12.0]),
+        ([None, None], [None, None, None]),
+        ([0, 0], [None, None, None]),
+        ([2, 1, 1], [None, None, 10.0]),
+        ([1, 0, [2]], [11.0, 10.0, None]),
+    ],
+)
+def test_a_vector_that_may_be_another_inputs_is_nobodys(indexes, whose):
+    items = [{"index": index, "embedding": [10.0 + place]} for place, index in enumerate(indexes)]
+    made = codec("embeddings").decode_many(reply(embeddings(*items)), 3)
+    assert [getattr(one, "vector", [None])[0] for one in made] == whose
+
+
+@pytest.mark.parametrize(
     ("data", "status", "kind"),
     [
         (embeddings(), 200, Kind.PROTOCOL),

@@ -76,6 +76,11 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments
             {"function_call": {"name": "f", "arguments": "{}"}},
             (None, "tool", ({"type": "function", "function": {"name": "f", "arguments": "{}"}},), None),
         ),
+        (
+            "tool_calls",
+            {"tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]},
+            (None, "tool", ({"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}},), None),
+        ),
         ("stop", {"content": None, "refusal": "no"}, (None, "refusal", (), "no")),
         ("stop", {"content": [{"type": "refusal", "refusal": "no"}]}, (None, "refusal", (), "no")),
         (

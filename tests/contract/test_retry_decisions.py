@@ -154,3 +154,5 @@ def test_which_answers_a_row_may_keep(reply, on_length, outcome):
 
 def test_a_refusal_keeps_its_words():
     assert judge(Reply(text=None, finish="refusal", finish_raw="stop", usage=USAGE, refusal="I can't."), on_length="ok").message == "I can't."
+    # What came before a filter struck is no reason.
+    assert "filter cut" in judge(Reply(text="Once upon", finish="filter", finish_raw="SAFETY", usage=USAGE), on_length="ok").message

@@ -169,6 +169,11 @@ LI_MA = ("stop", "Lima 🎈", USAGE)
         ),
         pytest.param(said("Li") + chunk(finish="error") + DONE, (Kind.CUT, "yes", None), id="finish error"),
         pytest.param(
+            said("Li") + chunk(x_groq={"id": "r", "error": "over capacity: server is overloaded"}),
+            (Kind.OVERLOAD, "yes", None),
+            id="Groq's error",
+        ),
+        pytest.param(
             said("Li") + b'[{"error": {"code": 503,\n"message": "overloaded"}}]', (Kind.OVERLOAD, "yes", None), id="bare JSON in mid-stream"
         ),
         pytest.param(b'{"error": {"message": "Bad key", "code": "invalid_api_key"}}', (Kind.AUTH, "maybe", None), id="bare JSON, not a stream"),
@@ -224,6 +229,8 @@ def call(index: int | None, **of: Any) -> dict[str, Any]:
         # Gemini's compatible endpoint: whole calls, all of index 0, or without any.
         [call(0, id="a", name="f", arguments='{"x": 1}'), call(0, id="b", name="g", arguments="{}")],
         [call(None, id="a", name="f", arguments='{"x": 1}'), call(None, id="b", name="g", arguments="{"), call(None, arguments="}")],
+        # The second call begins before the first, and an index is left out.
+        [call(3, id="b", name="g", arguments="{"), call(0, id="a", name="f", arguments='{"x": 1}'), call(3, arguments="}")],
         # The id in every fragment, or an empty one.
         [
             call(0, id="a", name="f", arguments='{"x"'),
@@ -275,6 +282,12 @@ DELTA = event("response.output_text.delta", delta="Li")
         (CREATED + DELTA + event("response.completed", response=response()), CUT, LI_MA),
         (
             event("response.output_item.done", item=response()["output"][0]) + event("response.completed", response=response(output=[])),
+            END,
+            LI_MA,
+        ),
+        # Neither a whole response nor its items: the pieces are all there is.
+        (
+            DELTA + event("response.output_text.delta", delta="ma 🎈") + event("response.completed", response=response(output=[])),
             END,
             LI_MA,
         ),

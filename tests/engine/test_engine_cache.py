@@ -14,7 +14,9 @@ import pytest
 from world import Scripted, World, good
 
 from batchllm.core.errors import SpecError
+from batchllm.store import Store
 from batchllm.store.cache import AnswerCache, CachedAnswer, CacheProblem, cache_path
+from batchllm.store.store import keys_where, reopen
 
 FIXED = {"max_tokens": 20, "temperature": 0}
 LABELS = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"], "additionalProperties": False}
@@ -102,6 +104,17 @@ def test_its_own_answers_are_no_news_to_a_job(job):
     assert w.run().attempts == 2
     w.put([{"custom_id": f"a{i}", "text": "x"} for i in range(3)])
     assert w.run().attempts == 3
+
+
+def test_a_row_that_a_person_asks_again_gets_a_new_answer(job):
+    job("a", "x", "y").run()
+    w = job("b", "x", "y", "x")
+    w.run()
+    with contextlib.closing(Store.existing(w.folder / "t.db")) as store:
+        keys = keys_where(store.connection, "custom_id = 'b0'")
+        store.transaction(lambda connection: reopen(connection, keys, reason="retry", now_utc=0.0, changed=False))
+    assert w.run().attempts == 1
+    assert shared(w) == [None, "cache:t:a1", "cache:t:a0"]
 
 
 def test_cut_and_failed_answers_are_not_kept(job):

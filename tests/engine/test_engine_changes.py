@@ -281,3 +281,33 @@ def test_rows_that_name_a_foreign_model_are_counted_in_one_warning(world):
     w.put([*lines, {**lines[1], "custom_id": "r3"}])
     assert w.run().exit_code == 0
     assert [note.text.split()[0] for note in w.notes if note.level == "warning"] == ["2", "1"]
+
+
+def test_going_back_after_a_first_run_that_answered_nothing(world):
+    """Answers to something else that a run in between gave are no answers to what was asked at first, though that run had no older answer to put away."""
+    script = Scripted(lambda nth, text, now: (0.1, good(text) if nth else bad(401, "invalid_api_key")))
+    w = world(300, scripts={"m": script}, concurrency=1)
+    assert w.run().exit_code == 4
+    assert w.run(prompt="not {{ text }}", budget={"usd": 0.0005}).exit_code == 3
+    with pytest.raises(SpecError, match="answered rows now ask something else"):
+        w.run()
+    assert w.run(on_change="rerun").exit_code == 0
+    assert not [line for line in w.results() if line["output"].startswith("not")]
+
+
+@pytest.mark.parametrize("part", [{"limit": 4}, {"sample_count": 3}])
+def test_failed_rows_beyond_a_runs_scope_keep_their_outcome(world, part):
+    script = Scripted(lambda nth, text, now: (0.1, bad(400, "invalid_request_error", f"bad {nth}")))
+    w = world(12, scripts={"m": script})
+    w.run()
+    assert w.run(RunOptions(**part, retry_failed=frozenset())).rows.failed == next(iter(part.values()))
+    assert len(w.results()) == 12
+
+
+def test_failed_rows_keep_their_outcome_when_a_changed_job_is_refused(world):
+    script = Scripted(lambda nth, text, now: (0.1, bad(400, "invalid_request_error") if text.startswith("row 1 ") else good(text)))
+    w = world(3, scripts={"m": script})
+    w.run()
+    with pytest.raises(SpecError, match="Nothing was sent"):
+        w.run(RunOptions(retry_failed=frozenset()), prompt="not {{ text }}")
+    assert w.sql("SELECT status FROM results ORDER BY row") == [("ok",), ("failed",), ("ok",)]

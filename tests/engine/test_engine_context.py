@@ -8,9 +8,9 @@ from world import World
 from batchllm.core.errors import SpecError
 from batchllm.core.words import count_messages
 from batchllm.engine import RunOptions
+from batchllm.engine.access import Access
 from batchllm.engine.fit import check_context
 from batchllm.engine.plan import plan_job
-from batchllm.engine.setup import Access
 from batchllm.rows.trim import trimmed
 from batchllm.spec import build
 

@@ -10,7 +10,7 @@ import sqlite3
 from typing import Any
 
 import pytest
-from world import Scripted, World, dead, good
+from world import Scripted, World, bad, dead, good, rows
 
 from batchllm.core.nouns import Fault, Kind
 from batchllm.store.store import reopen
@@ -358,3 +358,14 @@ def test_settling_above_the_cap_stops_the_run(world):
     summary, _ = steer(w, (3.5, {"do": "settle", "word": "1", "sum_pico": 10**12}))
     assert (summary.exit_code, summary.stopped_by) == (3, "budget")
     assert summary.cost_usd > 1
+
+
+def test_a_row_that_was_put_back_and_failed_again_is_asked_once(world):
+    """Its failure may be held back until the end of all rows; it isn't pending then."""
+    script = Scripted(lambda nth, text, now: (1.0, bad(400, "invalid_request_error") if "row 599 " in text else good(text)))
+    w = world(600, scripts={"m": script}, models={"m": {"limits": {"concurrency": 1}}})
+    w.run()
+    w.put([{**row, "text": row["text"] + "!"} for row in rows(599)] + rows(600)[599:])
+    ((key,),) = w.sql("SELECT row_key FROM rows WHERE custom_id = 'r599'")
+    summary, _ = steer(w, (0.5, {"do": "retry", "rows": [key]}), on_change="rerun")
+    assert (summary.attempts, summary.rows.ok, summary.rows.failed) == (1200, 599, 1)

@@ -118,6 +118,28 @@ def test_a_wire_that_takes_fewer_inputs_is_learnt(tmp_path):
     assert len(sent) < 60
 
 
+@pytest.mark.parametrize("error", [{}, {"error": {"message": "cut", "code": 500}}, {"error": {"message": "blocked", "code": "content_filter"}}])
+def test_a_pack_that_was_billed_in_vain_is_booked_once(tmp_path, error):
+    """A 200 with a usage and nothing else: it is the bill of all rows together, not of each."""
+    bills: list[int] = []
+
+    class Empty:
+        async def send(self, call: HttpCall, *, timeout_seconds: float) -> HttpReply | Fault:
+            bill = 97 + len(json.loads(call.body)["input"])
+            bills.append(bill)
+            await asyncio.sleep(0.1)
+            return HttpReply(status=200, body=json.dumps({**error, "data": [], "usage": {"prompt_tokens": bill}}).encode())
+
+        async def close(self) -> None:
+            """Nothing is open."""
+
+    w = world(tmp_path, LISTED[:60])
+    w.scripts["m"] = Empty()
+    w.run()
+    assert bills[0] == 157
+    assert w.sql("SELECT sum(input_tokens) FROM attempt_log") == [(sum(bills),)]
+
+
 @pytest.mark.parametrize("fault", ["500", "reset", "504", "429_retry_after_ms"])
 def test_a_pack_that_breaks_is_one_fault_not_many(tmp_path, fault):
     w = world(tmp_path, sims={"m": {"faults": 0.3, "fault_kinds": (fault,)}}, retry={"timeout_seconds": 10, "max_attempts": 20})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from world import rows
 
 from batchllm.admit.finder import per_minute
 from batchllm.core.nouns import LimitHint
+from batchllm.core.wire import HttpReply
+from batchllm.simulator import SimulatedTransport
 
 FOUND = [
     # headers?, the provider's settings, least share of the quota after 30 s, most refusals per 100 answers
@@ -43,6 +47,26 @@ def test_a_hidden_limit_is_found_and_kept(world, headers, sim, share, per_hundre
     minutes = (summary.seconds - 32) / 60
     used = len(late) / minutes / sim["rpm"] if "rpm" in sim else sum(r.input_tokens + r.output_tokens for r in late) / minutes / sim["tpm"]
     assert used >= share
+
+
+@pytest.mark.parametrize(("sim", "most_seconds"), [({}, 400), ({"rpm": 1200}, 400)])
+def test_refusals_that_come_at_random_dont_slow_a_run_for_ever(world, monkeypatch, sim, most_seconds):
+    # A gateway that is busy now and then, whatever the rate: 2 in 100. Whoever lowered the rate at each would take a day for these rows.
+    w = world(rows(1500), sims={"m": {"latency_ms": 300.0, "latency_sigma": 0.3, **sim}})
+    drawn, send = random.Random(1), SimulatedTransport.send
+    busy = HttpReply(status=429, body=b'{"error": {"message": "busy upstream", "code": "rate_limit_exceeded"}}')
+
+    async def sometimes(transport, call, *, timeout_seconds):
+        if drawn.random() < 0.02:
+            return busy
+        reply = await send(transport, call, timeout_seconds=timeout_seconds)
+        headers = {name: text for name, text in reply.headers.items() if "ratelimit" not in name}
+        return HttpReply(status=reply.status, body=reply.body, headers=headers)
+
+    monkeypatch.setattr(SimulatedTransport, "send", sometimes)
+    summary = w.run()
+    assert summary.rows.ok == 1500
+    assert summary.seconds < most_seconds
 
 
 def test_a_lower_limit_than_declared_is_kept_and_said(world):

@@ -192,3 +192,11 @@ def test_the_model_is_down_since_the_last_of_its_keys_is(tmp_path):
     summary = pool.run(1200, retry={"outage_seconds": 60})
     assert (summary.exit_code, summary.stopped_by) == (4, "outage")
     assert 88 < summary.seconds < 100
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_key_that_is_told_to_wait_does_not_hold_up_what_a_limit_group_has_in_common(tmp_path, status):
+    pool = Pool(tmp_path, script=lambda key, nth: bad(status, None, "slow", retry_after="600") if key == KEYS["A"] else None)
+    summary = pool.run(200, limit_groups={"account": {"models": ["m"], "usd_per_day": 5}})
+    assert (summary.exit_code, summary.rows.ok) == (0, 200)
+    assert summary.seconds < 25

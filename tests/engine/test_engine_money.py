@@ -273,6 +273,13 @@ def test_learned_reserves_use_more_of_the_cap_at_once_and_book_the_truth(world):
     assert w.sql("SELECT min(reserved_pico) >= 4000000000 FROM attempt_log") == [(1,)]  # the store keeps the worst
 
 
+def test_an_overshoot_is_told_with_the_caps_that_requests_may_come_to(world):
+    """`on_length: retry` doubles a cap up to the model's documented 4,096."""
+    w = world(1, request={"max_tokens": 2000}, budget={"usd": 0.01, "reserve": "learned"}, concurrency=50, output={"on_length": "retry"})
+    w.run()
+    assert any("overshot by at most $0.410" in note.text for note in w.notes)
+
+
 def test_a_learned_guess_that_was_wrong_is_booked_and_stops(world):
     usage = [(10, 5)] * 150 + [(10, 1900)] * 100
     script = Scripted(lambda nth, text, now: (1.0, good(usage=usage[nth])))

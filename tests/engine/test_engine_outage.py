@@ -211,3 +211,36 @@ def test_few_refusals_are_no_outage_however_long_they_take(world):
     w = world(8, scripts={"m": script}, models={"m": {"limits": {"rpd": 4}}}, retry={"outage_seconds": 60})
     summary = w.run()
     assert (summary.exit_code, summary.rows.ok, summary.refusals) == (0, 8, 3)
+
+
+def test_while_nobody_answers_no_time_left_is_told(world):
+    script = Scripted(lambda nth, text, now: (0.1, dead() if now < 60 else good()))
+    w = world(600, scripts={"m": script}, models={"m": {"limits": {"rpm": 600}}})
+    assert w.run().exit_code == 0
+    assert {progress.eta_seconds for progress in w.progress if progress.seconds < 60} == {None}
+    assert [progress for progress in w.progress if progress.eta_seconds is not None]
+
+
+def test_where_nothing_but_slow_rows_is_left_the_stop_says_what_else_it_may_be(world):
+    """Alone, they can't be told from an endpoint that hangs."""
+    late = Fault(kind=Kind.TIMEOUT, message="no complete answer within 3 s", billed="maybe", counts=True)
+    w = world(10, scripts={"m": Scripted(lambda nth, text, now: (3.0, late))}, retry={"outage_seconds": 60, "max_seconds": 5})
+    summary = w.run()
+    assert (summary.exit_code, summary.stopped_by, summary.rows.failed) == (4, "outage", 0)
+    assert "retry.timeout_seconds" in (summary.message or "")
+    other = world(10, scripts={"m": Scripted(lambda nth, text, now: (0.1, dead()))}, retry={"outage_seconds": 60, "max_seconds": 5})
+    assert "timeout_seconds" not in (other.run().message or "")
+
+
+def test_rows_that_always_hang_come_to_their_ends_over_runs_and_are_not_paid_for_for_ever(world):
+    """A server of two places refuses the others, so it counts as down before anybody has hung, and each probe hangs."""
+    rows = [{"text": f"[[sim:stall]] {i}" if i >= 40 else f"{i}"} for i in range(50)]
+    w = world(
+        rows, sims={"m": {"concurrency": 2, "latency_ms": 100}}, concurrency=8, retry={"outage_seconds": 60, "max_seconds": 60, "timeout_seconds": 3}
+    )
+    ends = []
+    while not ends or (ends[-1].exit_code == 4 and len(ends) < 12):
+        ends.append(w.run())
+    assert [end.exit_code for end in ends[:2]] == [4, 4], "it may be an outage"
+    assert (ends[-1].exit_code, ends[-1].errors) == (1, {"timeout": 10})
+    assert w.sql("SELECT max(n) FROM (SELECT count(*) AS n FROM attempt_log WHERE billed = 'maybe' GROUP BY row_key)") <= [(8 + 3,)]

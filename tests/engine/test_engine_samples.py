@@ -195,3 +195,10 @@ def test_a_stumble_before_an_answer_does_not_count_against_the_next_one(world):
     w = world(rows(1), scripts={"m": says}, samples=3, retry={"initial_seconds": 0.01})
     assert w.run().exit_code == 0
     assert [sample["output"] for sample in w.results()[0]["samples"]] == ["one", "two", "three"]
+
+
+def test_the_time_left_is_told_by_rows_not_by_requests(world):
+    w = world(600, sims={"m": {"latency_ms": 50.0}}, models={"m": {"limits": {"rpm": 600, "burst_seconds": 1}}}, samples=4)
+    summary = w.run()
+    (half,) = [progress for progress in w.progress if 120 <= progress.seconds < 120.5]
+    assert half.eta_seconds == pytest.approx(summary.seconds - half.seconds, rel=0.1)

@@ -51,7 +51,7 @@ class Machine:
         async def run():
             await asyncio.sleep(at)
             folder = self.folder / name
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             (folder / "in.jsonl").write_text("".join(json.dumps({"custom_id": f"{name}{i}", "text": f"{name} {i}"}) + "\n" for i in range(count)))
             deployment = {
                 "provider": "openai",
@@ -233,6 +233,9 @@ def test_alone_a_group_s_dollars_are_spent_to_the_last(machine, tmp_path):
     (shared,) = one.play(one.job("a", 200, **groups))
     (alone,) = one.play(one.job("b", 200, state=tmp_path / "other", **groups))
     assert shared.cost_usd == pytest.approx(alone.cost_usd, rel=0.05)
+    (again,) = one.play(one.job("a", 200, **groups))
+    assert again.attempts == shared.attempts
+    assert "other runs" not in shared.message + again.message
 
 
 def test_a_folder_that_can_not_be_used_is_a_note_and_no_failure(machine, tmp_path):

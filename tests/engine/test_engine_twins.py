@@ -273,3 +273,12 @@ def test_the_price_of_shared_rows_is_nothing(world):
     w = world(said("a", "a"), request=FIXED, models={"m": {"price": PRICE}})
     summary = w.run()
     assert summary.cost_usd == pytest.approx(sum(line["cost_usd"] for line in w.results()))
+
+
+def test_who_shares_names_its_source_by_the_number_it_has_now(world):
+    w = world([{"text": text} for text in "abb"], request=FIXED)
+    w.run()
+    assert [line["shared_from"] for line in w.results()] == [None, None, "1"]
+    w.put([{"text": text} for text in "cabb"])
+    w.run()
+    assert [line["shared_from"] for line in w.results()] == [None, None, None, "2"]

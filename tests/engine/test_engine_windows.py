@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from world import Scripted, bad, good, rows
+from world import PRICE, Scripted, bad, good, rows
 
 from batchllm.core.nouns import Fault, Kind
 from batchllm.engine import RunOptions
@@ -193,6 +193,16 @@ def test_a_group_has_a_day_of_its_own(world):
     assert (summary.exit_code, summary.rows.ok) == (0, 120)
     assert sum(at < DAY for at in scripts["b"].times) == 60
     assert 40 <= sum(at < DAY for at in scripts["a"].times) <= 50
+
+
+def test_a_model_that_is_renamed_has_used_of_its_group_what_it_used(world):
+    def called(name):
+        models = {name: {"provider": "simulated", "model": "m", "price": PRICE, **ONE}}
+        return {"models": models, "limit_groups": {"account": {"models": [name], "usd_per_day": 0.001}}}
+
+    w = world(120, scripts={"old": plain(0.1), "new": plain(0.1)})
+    first = w.run(**called("old"))
+    assert (first.exit_code, w.run(**called("new")).attempts) == (3, first.attempts)
 
 
 def test_a_share_of_a_groups_limits(world):

@@ -15,7 +15,7 @@ from batchllm.admit.admission import Lease
 from batchllm.admit.allowance import Booked
 from batchllm.admit.group import LimitGroup
 from batchllm.core.nouns import RowError
-from batchllm.engine import attempt, budgets, setup, twin_keys
+from batchllm.engine import attempt, budgets, lanes, twin_keys
 from batchllm.engine.answers import Answers
 from batchllm.engine.lane import Lane, Prepared
 from batchllm.engine.outcomes import Outcomes
@@ -181,8 +181,8 @@ def _takes_a_stream_without_its_end_for_whole(patch: pytest.MonkeyPatch) -> None
 
 
 def _believes_in_a_full_day(patch: pytest.MonkeyPatch) -> None:
-    real = setup.day_buckets
-    patch.setattr(setup, "day_buckets", lambda limits, how, clock, _past: real(limits, how, clock, None))
+    real = lanes.day_buckets
+    patch.setattr(lanes, "day_buckets", lambda limits, how, clock, _past: real(limits, how, clock, None))
 
 
 def _takes_an_invalid_answer(patch: pytest.MonkeyPatch) -> None:
@@ -248,7 +248,7 @@ def _charges_no_input(patch: pytest.MonkeyPatch) -> None:
 
 
 def _paces_by_the_limits_of_the_first_run(patch: pytest.MonkeyPatch) -> None:
-    real = setup.minute_buckets
+    real = lanes.minute_buckets
     first: dict[float, Any] = {}
 
     def buckets(limits: Any, now: float) -> Any:
@@ -257,7 +257,7 @@ def _paces_by_the_limits_of_the_first_run(patch: pytest.MonkeyPatch) -> None:
             first[0.0] = limits
         return real(first[0.0], now)
 
-    patch.setattr(setup, "minute_buckets", buckets)
+    patch.setattr(lanes, "minute_buckets", buckets)
 
 
 def _sends_on_the_budget_of_yesterday(patch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,24 @@ def test_help_has_examples_that_parse(name: str | None) -> None:
         parse(words)
 
 
+def commands_below(command: click.Command, path: str) -> list[tuple[str, click.Command]]:
+    found = [(path, command)]
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            found += commands_below(below, f"{path} {name}")
+    return found
+
+
+@pytest.mark.parametrize(("path", "command"), commands_below(cli, "batchllm"), ids=lambda value: value if isinstance(value, str) else "")
+def test_help_fits_a_terminal_and_tells_every_flag(path: str, command: click.Command) -> None:
+    told = command.get_help(click.Context(command, info_name=path, terminal_width=80))
+    assert [line for line in told.splitlines() if len(line) > 80] == []
+    assert [option.opts for option in command.params if isinstance(option, click.Option) and not option.help] == []
+
+
 def test_the_help_of_set_names_every_key() -> None:
     told = CliRunner().invoke(cli, ["set", "--help"], prog_name="batchllm", max_content_width=400).output.partition("Keys:")[2]
     assert [key for key in KEYS if not re.search(rf"\b{key.split('.')[-1]}\b", told)] == []
@@ -52,3 +70,8 @@ def test_a_command_of_a_later_version_is_refused_by_name(name: str) -> None:
     done = CliRunner().invoke(cli, [name, "job.yaml"], prog_name="batchllm")
     assert done.exit_code == 2
     assert f"`batchllm {name}` is not supported by this version yet" in done.output
+
+
+@pytest.mark.parametrize("flags", [["--seed", "1", "--seeds", "3"], ["--seed", "1", "--jobs", "2"], ["--seeds", "3", "-v"]])
+def test_flags_of_verify_that_do_not_go_together_are_refused(flags: list[str]) -> None:
+    assert CliRunner().invoke(cli, ["verify", *flags], prog_name="batchllm").exit_code == 2

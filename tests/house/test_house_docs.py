@@ -66,6 +66,10 @@ def test_generated_parts_are_current(page: str) -> None:
     assert generator().filled(PAGES[page]) == PAGES[page], "run `python docs/generate.py`"
 
 
+def test_every_view_column_and_table_of_the_store_is_explained() -> None:
+    assert [line for line in PAGES["store"].splitlines() if line.startswith("| `") and "|  |" in line] == []
+
+
 def test_every_generated_part_is_on_a_page() -> None:
     assert set(re.findall(r"<!-- generated: (\w+) -->", "".join(PAGES.values()))) == set(generator().PARTS)
 

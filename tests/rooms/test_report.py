@@ -111,6 +111,11 @@ def test_the_summary_says_what_came_out_and_what_to_do():
     ]
 
 
+def test_a_results_file_that_nobody_wrote_is_not_named():
+    nothing = replace(SUMMARY, stopped_by="budget", rows=RowCounts(total=5, ok=0, failed=0, pending=5))
+    assert [line for line in summary_lines(nothing, job="r.yaml", simulated=False) if line.startswith("  results")] == []
+
+
 @pytest.mark.parametrize(
     ("stopped_by", "pending", "title", "step"),
     [

@@ -77,8 +77,11 @@ def test_all_problems_at_once_each_with_place_and_mend() -> None:
     [
         ("", "job.yaml:1:1: the spec is empty"),
         ("- x", "job.yaml:1:1: a spec is made of keys and values"),
-        ("a: [1,\nb: 2", "job.yaml:2:5: expected ',' or ']', but got '<stream end>' while parsing a flow sequence"),
-        ("a: b: c", "job.yaml:1:5: a second `:` in one line; put a text that contains `: ` in quotes"),
+        ("a: [1,\nb: 2", "job.yaml:2:5: the bracket of line 1 is not closed before this, or a comma is missing"),
+        ("a: {b: [1, 2}\nc: 3", "job.yaml:1:13: the bracket of line 1 is not closed before this, or a comma is missing"),
+        ('a: 1\nb: "two\nc: 3', "job.yaml:3:5: the quote of line 2 is not closed"),
+        ("a:\n  b: 1\n c: 2", "job.yaml:3:2: this doesn't fit in here: indent keys of one object alike; in a text in quotes, write the quote twice"),
+        ("a: b: c", "job.yaml:1:5: a second `:` in one line, or a line that is indented too far; put a text that contains `: ` in quotes"),
         ("a:\n\t- x", "job.yaml:2:1: found character '\\t' that cannot start any token; indent with spaces, not tabs"),
         ("a: *q", "job.yaml:1:4: found undefined alias 'q'"),
         ("a: 1\n---\nb: 2", "job.yaml:2:1: a spec is one YAML document"),

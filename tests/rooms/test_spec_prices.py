@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from batchllm.core.errors import SpecError
-from batchllm.engine.setup import documented, price_finder
+from batchllm.engine.facts import documented, price_finder
 from batchllm.spec import build
 from batchllm.spec.prices import load_prices
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -31,6 +32,10 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
+class Stopped(float):
+    """Seconds for which the whole process stands still, as after SIGSTOP."""
+
+
 def ask(*acts: bytes | float | None, timeout: float = 5.0, stall: float = 5.0) -> tuple[HttpReply | Fault, bytes]:
     """One streamed request to a server that acts: bytes are written, a number is a pause, None ends the connection in the middle."""
 
@@ -41,7 +46,9 @@ def ask(*acts: bytes | float | None, timeout: float = 5.0, stall: float = 5.0) -
             for act in acts:
                 if act is None:
                     return
-                if isinstance(act, float):
+                if isinstance(act, Stopped):
+                    time.sleep(act)  # noqa: ASYNC251 - that is what it is
+                elif isinstance(act, float):
                     await asyncio.sleep(act)
                 else:
                     writer.write(act)
@@ -86,6 +93,12 @@ def test_a_long_answer_is_no_fault_as_long_as_it_goes_on() -> None:
     came, body = ask(HEAD, *[part for _ in range(8) for part in (chunk(b"x"), 0.05)], b"0\r\n\r\n", timeout=0.2, stall=0.2)
     assert isinstance(came, HttpReply)
     assert body == b"x" * 8
+
+
+def test_a_stream_that_came_while_the_process_was_stopped_is_read() -> None:
+    came, body = ask(HEAD, chunk(b"one"), 0.02, chunk(b"two") + b"0\r\n\r\n", Stopped(1.4), timeout=0.2, stall=0.2)
+    assert isinstance(came, HttpReply)
+    assert body == b"onetwo"
 
 
 @pytest.mark.parametrize(

@@ -352,7 +352,7 @@ def test_a_doctor_sees_a_dead_server_and_a_wrong_clock(cli):
     job(cli.folder, "http://127.0.0.1:9/v1")
     code, _, err = cli("doctor", "job.yaml")
     assert code == 1
-    assert "fail  endpoint of m: can't connect to 127.0.0.1:9" in err
+    assert "fail  endpoint of m: can't connect to 127.0.0.1:9: Connection refused" in err
 
 
 # errors

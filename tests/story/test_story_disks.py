@@ -111,3 +111,18 @@ def test_a_disk_that_is_full_from_the_start(world: World, provider: SimulatorPro
     assert provider.requests == before
     world.run("run", job).expect(0)
     assert len(world.results()) == 5
+
+
+def test_a_store_on_a_disk_that_cannot_be_written_is_read(world: World) -> None:
+    """An archive, a snapshot. One that its writer has not closed needs a file beside it."""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
+        pytest.skip("mounting a disk needs root (unshare -m)")
+    world.rows(3)
+    world.run("run", world.job(None)).expect(0)
+    script = """
+        mkdir disk && mount -t tmpfs tmpfs disk && cp job.db disk && mount -o remount,ro disk || exit 99
+        "$@" export disk/job.db --to out.jsonl || exit 98
+        mount -o remount,rw disk && touch disk/job.db-wal && mount -o remount,ro disk || exit 97
+        "$@" export disk/job.db --to other.jsonl"""
+    assert "copy the store" in world.run(prefix=["unshare", "-m", "sh", "-c", script, "sh"]).expect(5).err
+    assert (world.folder / "out.jsonl").read_bytes() == (world.folder / "job.results.jsonl").read_bytes()

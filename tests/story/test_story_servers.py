@@ -169,7 +169,7 @@ def test_a_key_that_a_server_echoes_is_written_nowhere(world: World) -> None:
     def reply(asked: Asked) -> Said:
         seen.update((asked.headers["Authorization"], asked.headers["X-Gate"]))
         if asked.number % 2:
-            return Said(body=answer(f"your key is {KEY}, your token {TOKEN}"))
+            return Said(body=answer(f"your key is {KEY}, your token {TOKEN}"), headers={"x-request-id": f"gate-{TOKEN}"})
         return Said(
             status=400,
             body=json.dumps(
@@ -189,6 +189,7 @@ def test_a_key_that_a_server_echoes_is_written_nowhere(world: World) -> None:
         run.kill()
         said.append(world.run("run", job, "--results", "-", env=environ))
         said.append(world.run("run", job, "--results", "out.csv", env=environ))
+        said += [world.run("try", job, "--row", str(row), env=environ) for row in (0, 1)]
     assert seen == {f"Bearer {KEY}", f"Bearer {TOKEN}"}, "the keys were sent, so there was something to hide"
     assert "may not ask" in json.dumps(world.results())
     for ended in said:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 
 import pytest
 from story_world import Asked, Said, World, answer, stub
 
-from batchllm.core.errors import SHOWN_PROBLEMS, Problem, SpecError
+from batchllm.core.errors import SHOWN_PROBLEMS, BatchLLMError, Problem, SpecError
 from batchllm.core.secret import Scrubber
-from batchllm.engine.setup import Access, cap_of, scrubber
+from batchllm.core.wire import HttpCall, HttpReply
+from batchllm.engine.access import Access, check_access, scrubber
+from batchllm.engine.budgets import cap_of
+from batchllm.engine.pace import charging_of
+from batchllm.engine.served import Server, served
 from batchllm.spec import build
 
 FLAGS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -95,6 +100,62 @@ def test_a_host_is_masked_in_messages_and_not_in_answers() -> None:
     assert scrub.text("can't connect to models.example.org:443") == "can't connect to [secret]:443"
     assert scrub.reply(b"see models.example.org") == b"see models.example.org"
     assert Scrubber(["long-secret-key"], mentions=["hostname"]).text("long-secret-key at hostname") == "[secret] at [secret]"
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("${BASE}", "https://gw.example.org/t-0123456789ab/openai/v1"), ("https://gw.example.org/${BASE}/openai/v1", "t-0123456789ab")],
+)
+def test_what_a_server_echoes_of_a_secret_is_masked_however_it_is_written(written: str, value: str) -> None:
+    job = build({"models": {"m": {"provider": "openai-compatible", "model": "x", "base_url": written, "api_key_env": "none"}}})
+    base = job.models["m"].api_base({"BASE": value})
+    scrub = scrubber({"m": Access(base_url=base, key=None, headers={})}, job, {"BASE": value})
+    assert scrub.bytes(b"Cannot POST /t-0123456789ab/openai/v1/chat/completions") == b"Cannot POST /[secret]/openai/v1/chat/completions"
+    assert Scrubber(['pass "word" 1']).bytes(rb'{"error": "header pass \"word\" 1"}') == b'{"error": "header [secret]"}'
+
+
+def test_a_gateway_counts_as_the_host_that_stands_behind_it() -> None:
+    model = {"provider": "openai-compatible", "model": "x", "base_url": "https://gw.example.org/v1", "api_key_env": "none"}
+    hosts = {"ours": {"like": "azure-classic"}}
+    job = build(
+        {
+            "hosts": hosts,
+            "models": {"plain": model, "ours": {**model, "host": "ours"}, "groq": {**model, "host": "groq"}},
+            "routes": [{"use": "plain"}],
+        }
+    )
+    how = {name: charging_of(one, one.base_url or "") for name, one in job.models.items()}
+    assert [how[name].settled for name in ("plain", "ours", "groq")] == [True, False, True]
+    assert [how[name].cached_free for name in ("plain", "ours", "groq")] == [False, False, True]
+
+
+def test_a_list_of_models_that_is_refused_tells_no_secret() -> None:
+    model = {"provider": "openai-compatible", "host": "azure-classic", "model": "x", "base_url": "${BASE}", "api_key_env": "KEY"}
+    job = build({"models": {"m": model}})
+    environ = {"BASE": "https://gw.example.org/t-0123456789ab", "KEY": "sk-0123456789"}
+    access = check_access(job, environ, ["m"])
+    asked: list[HttpCall] = []
+
+    class Echo:
+        async def send(self, call: HttpCall, *, timeout_seconds: float) -> HttpReply:
+            asked.append(call)
+            return HttpReply(status=401, body=b'{"error": {"message": "Bad key sk-0123456789 at /t-0123456789ab/models"}}')
+
+    server = Server(model=job.models["m"], access=access["m"], scrub=scrubber(access, job, environ))
+    with pytest.raises(BatchLLMError) as caught:
+        asyncio.run(served(server, Echo()))  # type: ignore[arg-type]  # of a transport only what is used
+    assert str(caught.value) == "${BASE}: 401 Bad key [secret] at /[secret]/models"
+    # And it is asked as the job says that its host is: the key in Azure's header, beside the deployments.
+    assert asked[0].url == "https://gw.example.org/t-0123456789ab/openai/models?api-version=2024-10-21"
+    assert "api-key" in asked[0].headers
+
+
+def test_a_base_url_that_cant_be_used_says_why_and_not_what() -> None:
+    model = build({"models": {"m": {"provider": "openai-compatible", "model": "x", "base_url": "${BASE}", "api_key_env": "none"}}}).models["m"]
+    for value, words in (("https://me:pw123@h/v1", "must not hold a user or password"), ("h.example/pw123", "expected an http or https URL")):
+        with pytest.raises(SpecError, match=words) as caught:
+            model.api_base({"BASE": value})
+        assert "pw123" not in str(caught.value)
 
 
 def test_a_cap_is_never_rounded_up() -> None:
