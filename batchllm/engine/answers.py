@@ -73,10 +73,10 @@ class Answers:
         """Whether a row's fields are needed until its answer is there."""
         return self.check is not None and self.check.sees_row
 
-    def read(self, reply: Reply, fields: Mapping[str, Any] | None) -> Parsed | RowError | None:
-        """The value of an answer, `invalid_output`, or None where there is nothing to read: a tool call, a vector, or a job without a form."""
+    def read(self, reply: Reply, fields: Mapping[str, Any] | None, *, offered: bool) -> Parsed | RowError | None:
+        """The value of an answer, `invalid_output`, or None where there is nothing to read: the call of a tool that was `offered`, a vector, or a job without a form."""
         text = reply.text or ""
-        if reply.vector is not None or (reply.tool_calls and not text.strip()):
+        if reply.vector is not None or (offered and reply.tool_calls and not text.strip()):
             return None
         parsed: Parsed | Invalid = self.form.read(text) if self.form is not None else _NOT_JSON
         if isinstance(parsed, Parsed) and self.check is not None:

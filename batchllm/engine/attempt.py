@@ -167,7 +167,7 @@ def conclude(
         work.turns += 1
         verdict = run.tools.problem(work.turns)
     elif verdict is None and run.answers.checks and isinstance(outcome, Reply):
-        read = run.answers.read(outcome, work.fields)
+        read = run.answers.read(outcome, work.fields, offered="tools" in prepared.request.params or "tools" in prepared.request.body)
         if isinstance(read, RowError):
             verdict = read
         else:

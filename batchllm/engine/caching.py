@@ -90,7 +90,7 @@ class Caching:
             return False, None
         calls = json.loads(cached.tool_calls) if cached.tool_calls else ()
         reply = Reply(text=cached.output, tool_calls=calls, finish="stop", finish_raw=cached.finish_reason, usage=None)
-        parsed = self._answers.read(reply, fields)
+        parsed = self._answers.read(reply, fields, offered=True)
         if isinstance(parsed, RowError):
             return False, None
         return True, None if parsed is None else json.text(parsed.value)

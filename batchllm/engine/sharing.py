@@ -52,6 +52,8 @@ class Sharing:
         self._beats = 0
         self._seat: Seat | None = None
         self._told = False
+        self._refused: set[str] = set()
+        """Caps whose ledger can't be written, as was said once."""
         self._heard = False
         """Whether the others could be asked at least once."""
         self._busy_since: float | None = None
@@ -123,7 +125,9 @@ class Sharing:
         except Busy:
             return used
         except OSError as error:
-            self._say("warning", f"{error.filename or self._folder}: {error.strerror}; no more of {cap.name} can be had")
+            if cap.name not in self._refused:
+                self._refused.add(cap.name)
+                self._say("warning", f"{error.filename or self._folder}: {error.strerror}; no more of {cap.name} can be had")
             return used
 
     # Rates and slots.

@@ -12,8 +12,8 @@ from typing import Any
 
 from batchllm.core.nouns import Usage
 
-ABSURD_TOKENS = 10**9
-"""No request has more tokens; a server that says so is not believed."""
+ABSURD_TOKENS = 2 * 10**7
+"""No request has more tokens (the largest windows are of ten million); a server that says so is not believed."""
 
 
 _OPENAI_KEYS = frozenset({"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details"})

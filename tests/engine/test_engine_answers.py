@@ -296,9 +296,19 @@ def test_a_response_format_of_the_spec_wins_and_null_takes_it_away(world):
 def test_tool_calls_are_no_answers_yet(world):
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     reply = {"index": 0, "message": {"role": "assistant", "content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}
-    w = world(1, scripts={"m": Says(reply)}, output={"schema": SCHEMA})
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    w = world(1, scripts={"m": Says(reply)}, output={"schema": SCHEMA}, request={"tools": [tool]})
     assert w.run().exit_code == 0
     assert (w.results()[0]["parsed"], w.results()[0]["tool_calls"]) == (None, [call])
+
+
+def test_the_call_of_a_tool_that_nobody_offered_is_no_answer(world):
+    call = {"id": "c", "type": "function", "function": {"name": "json", "arguments": "{}"}}
+    reply = {"index": 0, "message": {"role": "assistant", "content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}
+    w = world(1, scripts={"m": Says(reply, GOOD)}, output={"schema": SCHEMA})
+    assert w.run().exit_code == 0
+    assert w.results()[0]["parsed"] == {"name": "x", "age": 3}
+    assert [outcome for _, _, outcome, _ in told(w)] == ["invalid_output", "ok"]
 
 
 def test_equal_invalid_answers_at_the_start_stop_the_run(world):

@@ -13,7 +13,7 @@ from batchllm.core.events import Note
 from batchllm.core.virtual import VirtualClock, run_virtual
 from batchllm.core.wire import HttpReply
 from batchllm.engine import Deps, RunOptions, run_job
-from batchllm.share import running
+from batchllm.share import DayLedger, running
 from batchllm.simulator import Settings, SimulatedTransport, Simulator
 from batchllm.spec import build
 
@@ -244,3 +244,21 @@ def test_a_folder_that_can_not_be_used_is_a_note_and_no_failure(machine, tmp_pat
     (alone,) = one.play(one.job("a", 60, state=tmp_path / "file" / "state"))
     assert (alone.exit_code, one.refusals) == (0, 0)
     assert any("limits are not shared" in note for note in one.notes["a"])
+
+
+def test_a_ledger_that_can_not_be_written_any_more_is_told_once(machine, monkeypatch):
+    lease, asked = DayLedger.lease, []
+
+    def full(self, *args, **keys):
+        asked.append(1)
+        if len(asked) > 5:
+            raise OSError(28, "No space left on device")
+        return lease(self, *args, **keys)
+
+    monkeypatch.setattr(DayLedger, "lease", full)
+    one = machine()
+    groups = {"limit_groups": {"account": {"models": ["m"], "usd_per_day": 0.012}}}
+    (summary,) = one.play(one.job("a", 400, **groups))
+    assert (summary.exit_code, summary.rows.failed) == (3, 0)
+    assert len(asked) > 7
+    assert len([note for note in one.notes["a"] if "No space left" in note]) == 1
