@@ -188,8 +188,8 @@ def _believes_in_a_full_day(patch: pytest.MonkeyPatch) -> None:
 def _takes_an_invalid_answer(patch: pytest.MonkeyPatch) -> None:
     real = Answers.read
 
-    def read(self: Answers, reply: Any, fields: Any) -> Any:
-        verdict = real(self, reply, fields)
+    def read(self: Answers, reply: Any, *rest: Any, **keys: Any) -> Any:
+        verdict = real(self, reply, *rest, **keys)
         return Parsed(value={}) if isinstance(verdict, RowError) and reply.finish == "stop" else verdict
 
     patch.setattr(Answers, "read", read)
