@@ -175,9 +175,8 @@ def read_state(reader: StoreReader, *, results: str | None, now_utc: float) -> J
         began = run.get("started_at", now_utc)
         # The run's own rate while it is younger than a minute.
         window = min(max(now_utc - began, 1.0), _RATE_SECONDS)
-        sent, used = rates(connection, since_utc=now_utc - window) if running else (0, 0)
+        sent, used, ended_rows = rates(connection, since_utc=now_utc - window) if running else (0, 0, 0)
     rows = _row_counts(job["total_rows"], states)
-    per_minute = sent / window * 60
     shown, other = (maybe.get(kind, NOTHING_OPEN) for kind in (sums["simulated"], not sums["simulated"]))
     ended = run.get("ended_at") or (now_utc if running else run.get("seen_at") or began)
     return JobState(
@@ -208,10 +207,11 @@ def read_state(reader: StoreReader, *, results: str | None, now_utc: float) -> J
         other_possibly_billed=other.attempts,
         unpriced=sums["unpriced"],
         superseded_pico=sums["superseded_pico"],
-        requests_per_minute=per_minute,
+        requests_per_minute=sent / window * 60,
         tokens_per_minute=used / window * 60,
         limited_by="pause" if paused is not None else run.get("limited_by") if running else None,
-        eta_seconds=rows.pending / per_minute * 60 if running and rows.pending is not None and per_minute > 0 and paused is None else None,
+        # By rows that came to their end: a request may be one of many tries, or carry many rows.
+        eta_seconds=rows.pending / ended_rows * window if running and rows.pending is not None and ended_rows > 0 and paused is None else None,
         paused_seconds=max(now_utc - paused, 0.0) if paused is not None else None,
         budgets=left,
         spend=spend,

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from batchllm.core import json
 from batchllm.core.errors import Problem, SpecError, StoreError
 from batchllm.core.nouns import Code, Result, RowError, Usage
+from batchllm.store.records import PENDING
 from batchllm.store.schema import UNPRICED
 from batchllm.store.store import check_kind
 from batchllm.store.vectors import output_of
@@ -248,19 +249,24 @@ def last_run_that_sent(connection: sqlite3.Connection) -> int | None:
     return None if found is None else int(found[0])
 
 
-def rates(connection: sqlite3.Connection, *, since_utc: float, slack_seconds: float = 600.0) -> tuple[int, int]:
-    """(requests sent, tokens that came back) since then. Walks the log from its end, so a long log costs nothing; answers slower than `slack_seconds` are missed."""
+def rates(connection: sqlite3.Connection, *, since_utc: float, slack_seconds: float = 600.0) -> tuple[int, int, int]:
+    """(requests sent, tokens that came back, rows that were asked and came to their end) since then. Walks the log from its end, so a long log costs nothing; answers slower than `slack_seconds` are missed."""
 
     def last_before(utc: float) -> int:
         row = connection.execute("SELECT attempt_id FROM attempt_log WHERE started_at < ? ORDER BY attempt_id DESC LIMIT 1", (utc,)).fetchone()
         return row[0] if row is not None else 0
 
     (requests,) = connection.execute("SELECT count(*) FROM attempt_log WHERE attempt_id > ?", (last_before(since_utc),)).fetchone()
+    lately = (last_before(since_utc - slack_seconds), since_utc)
     (tokens,) = connection.execute(
         "SELECT coalesce(sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)), 0) FROM attempt_log WHERE attempt_id > ? AND ended_at >= ?",
-        (last_before(since_utc - slack_seconds), since_utc),
+        lately,
     ).fetchone()
-    return (int(requests), int(tokens))
+    (rows,) = connection.execute(
+        "SELECT count(*) FROM rows WHERE state != ? AND row_key IN (SELECT row_key FROM attempt_log WHERE attempt_id > ? AND ended_at >= ?)",
+        (PENDING, *lately),
+    ).fetchone()
+    return (int(requests), int(tokens), int(rows))
 
 
 def spend_by_model(connection: sqlite3.Connection) -> list[dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
-from world import Scripted, World, bad, good
+from world import Scripted, World, WorldClock, bad, good
 
-from batchllm.report.state import read_state
+from batchllm.engine import Summary
+from batchllm.report.state import JobState, read_state
 from batchllm.report.status import state_lines
 from batchllm.store.read import StoreReader
 
@@ -40,3 +42,21 @@ def test_no_trouble_is_not_told(tmp_path: Path) -> None:
     assert (told["attempts_per_answer"], told["failed_attempts"], told["failed_usd"], told["waits"], told["errors"]) == (1.0, 0, 0.0, 0, {})
     with StoreReader(tmp_path / "t.db") as reader:
         assert "requests per answer" not in "\n".join(state_lines(read_state(reader, results=None, now_utc=2e9), job="t.yaml"))
+
+
+def test_another_terminal_tells_the_time_left_by_rows_too(tmp_path: Path) -> None:
+    """Each row is asked four times, so by requests it would be a quarter."""
+    world = World(tmp_path, 600, sims={"m": {"latency_ms": 50.0}}, models={"m": {"limits": {"rpm": 600, "burst_seconds": 1}}}, samples=4)
+    seen: list[JobState] = []
+
+    async def looked_at() -> Summary:
+        run = asyncio.ensure_future(world.go())
+        await asyncio.sleep(120)
+        with StoreReader(tmp_path / "t.db") as reader:
+            seen.append(read_state(reader, results=None, now_utc=WorldClock(world.elapsed).utc()))
+        return await run
+
+    summary = world.play(looked_at)
+    assert seen[0].state == "running"
+    assert seen[0].eta_seconds == pytest.approx(summary.seconds - 120, rel=0.1)
+    assert seen[0].requests_per_minute == pytest.approx(600, rel=0.05)
