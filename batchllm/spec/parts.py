@@ -251,7 +251,7 @@ class RetrySpec(Part):
     """How long and how often to try."""
 
     max_attempts: Count = 8
-    """Failed attempts per row and model over all runs; refusals and outages don't count."""
+    """Failed attempts per row and model over all runs; refusals and outages don't count, but for what may have been paid for: from a row's ninth timeout in outages on, its timeouts count."""
     initial_seconds: Seconds = 0.5
     """Upper end of the first wait; each further one doubles it."""
     max_seconds: PositiveSeconds = 60.0

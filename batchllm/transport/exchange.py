@@ -32,18 +32,17 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 class _Origin:
     """What all calls of one URL have in common."""
 
-    __slots__ = ("_lines", "request", "target", "url")
+    __slots__ = ("_lines", "_target", "request")
 
     def __init__(self, url: URL) -> None:
         # GET, for one with a body would bring headers of its own. It is never sent: the connector reads from it where to connect to.
         self.request = aiohttp.ClientRequest("GET", url, loop=asyncio.get_running_loop(), headers={"User-Agent": "batchllm"})
-        self.url = url
-        self.target = url.raw_path_qs
+        self._target = url.raw_path_qs
         self._lines = {name.lower(): f"{name}: {value}" for name, value in self.request.headers.items()}
 
     def head(self, call: HttpCall) -> bytes:
         """The request up to its body. Raises ValueError for a header that would be two."""
-        lines = [f"{call.method} {self.target} HTTP/1.1"]
+        lines = [f"{call.method} {self._target} HTTP/1.1"]
         own = {name.lower() for name in call.headers}
         lines += [line for name, line in self._lines.items() if name not in own]
         for name, value in call.headers.items():

@@ -154,17 +154,20 @@ def test_a_connection_serves_many_rows_until_the_server_says_otherwise() -> None
 def test_what_lies_unread_on_a_connection_is_nobody_elses_answer() -> None:
     """A server that answers twice: the second answer comes while the connection rests."""
 
-    async def twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while await reader.readuntil(b"{}"):
-                writer.write(OK)
-                await writer.drain()
-                await asyncio.sleep(0.01)
-                writer.write(OK.replace(b"ok", b"no"))
-        except (ConnectionError, asyncio.IncompleteReadError):
-            writer.close()
-
     async def main() -> list[Any]:
+        rests, written = asyncio.Event(), asyncio.Event()
+
+        async def twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                while await reader.readuntil(b"{}"):
+                    writer.write(OK)
+                    await rests.wait()
+                    rests.clear()
+                    writer.write(OK.replace(b"ok", b"no"))
+                    written.set()
+            except (ConnectionError, asyncio.IncompleteReadError):
+                writer.close()
+
         server = await asyncio.start_server(twice, "127.0.0.1", 0)
         transport = HttpTransport()
         call = HttpCall(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", body=b"{}")
@@ -172,7 +175,10 @@ def test_what_lies_unread_on_a_connection_is_nobody_elses_answer() -> None:
             came = []
             for _ in range(3):
                 came.append(await transport.send(call, timeout_seconds=5))
-                await asyncio.sleep(0.03)
+                rests.set()
+                await written.wait()
+                written.clear()
+                await asyncio.sleep(0.01)  # it is in the socket: one turn of the loop reads it
             return came
         finally:
             await transport.close()
